@@ -6,8 +6,6 @@ genomes are stored and read in it. A *token id* is the model's numbering, publis
 codes, which are distributions over the bases instead.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Names of array types, and the one operation on ranges that every room needs."""
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The whole way on a simulated population, ending with one HTML page."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

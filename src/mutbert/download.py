@@ -1,25 +1,19 @@
 """Public data and models: sizes come first, checksums are compared, and a download that was stopped goes on."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.request import Request, urlopen
 
 from mutbert.encoders.known import MODELS
 from mutbert.errors import InputError, one_line, require
-from mutbert.progress import progress_bar
+from mutbert.progress import Advance, progress_bar
 from mutbert.regions import match_contig, names_text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from mutbert.progress import Advance
 
 
 class Collection(NamedTuple):

@@ -1,7 +1,5 @@
 """What a user can get wrong, said in one line."""
 
-from __future__ import annotations
-
 from importlib import import_module
 
 

@@ -1,10 +1,9 @@
 """A trained model as a folder to share: weights, tokenizer, the code that loads them, and a card."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import TemplateError
 
@@ -13,9 +12,6 @@ from mutbert.files import atomic_directory, check_output
 from mutbert.model.checkpoints import local_folder, write_model
 from mutbert.reports.model_card import model_card
 from mutbert.run_folder import GENOMES, METRICS, MODEL, RECIPE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def export_model(

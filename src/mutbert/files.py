@@ -4,8 +4,6 @@ An output is written under a temporary name beside the final one and renamed. A 
 ``.mutbert.json``, which lists its files: ``force`` replaces a directory only where it holds nothing else.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -13,17 +11,15 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from filelock import FileLock, SoftFileLock, Timeout
 
 from mutbert.errors import InputError, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 _MARKER, _LOCK = ".mutbert.json", ".lock"
 _BLOCK: Final = 1 << 20

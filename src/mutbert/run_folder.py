@@ -4,8 +4,6 @@
 ``history.json`` is a list of ``{step, loss, grad_norm, learning_rate}`` and ``{step, eval_loss, eval_METRIC...}``.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 RECIPE: Final = "recipe.yaml"  # every setting; also in the model's folder and in each checkpoint

@@ -1,25 +1,20 @@
 """Settings: pydantic models from YAML 1.2, with ``base:`` beneath and ``key=value`` on top, and back into YAML."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from mutbert.errors import InputError, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from importlib.resources.abc import Traversable
 
 Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str | int) else value)]
 """One word or several: ``train=chr1`` and ``train=[chr1, 2]``."""

@@ -1,15 +1,14 @@
 """Tables from files as polars frames of text, on the disk or on the Hub. Shape suffixes: B bytes, R rows."""
 
-from __future__ import annotations
-
 import difflib
 import gzip
 import re
 import sys
 import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import numpy as np
@@ -20,10 +19,8 @@ from mutbert.errors import InputError, one_line, require
 from mutbert.files import check_input, sha256_of
 from mutbert.regions import names_text
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+Wanted = Callable[[list[str]], list[str]]  # the columns to read, of those in a header
 
-    Wanted = Callable[[list[str]], list[str]]  # the columns to read, of those in a header
 
 LINE: Final = "\0line"
 """The column that holds a row's line in its file (UInt32); of Parquet the row, of FASTA the record, all from 1."""

@@ -4,8 +4,6 @@ A function is read as source and imported only when its command runs, so that he
 none of the libraries that running takes.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import json

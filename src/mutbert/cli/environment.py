@@ -1,7 +1,5 @@
 """Where a command runs: its device, and files for standard input and output."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import re

@@ -1,7 +1,5 @@
 """``mutbert genome inspect``."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@
 used; one line explains why. 130, 143: stopped by Ctrl-C or by SIGTERM; one line has how to go on, where a command can.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

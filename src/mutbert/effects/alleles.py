@@ -5,10 +5,9 @@ then each allele's own), L length in bases, B bases, T those that are read, R re
 compared with the genome, M positions with a distribution, 4 bases in the order A, C, G, T.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
@@ -18,9 +17,6 @@ from mutbert.encoders.inputs import MASKED, PaddedWindows, place_windows, read_w
 from mutbert.genome.store import ProbabilisticGenome, fixed_to_float
 from mutbert.inference.run import NO_ROWS, Queries, Results, base_log_probabilities
 from mutbert.regions import ContigNames
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 
 class Kind(IntEnum):

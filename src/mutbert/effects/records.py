@@ -5,11 +5,12 @@ with; and of each of ``fields``, for SNVs and for other alleles, how many ``alle
 their scores. Shape suffixes: N records, A alternate alleles, Q quantiles.
 """
 
-from __future__ import annotations
-
 import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,9 @@ import pysam
 import pysam.bcftools
 
 import mutbert
+from mutbert.arrays import Float64, UInt8
 from mutbert.effects.alleles import COMPARED, Kind
+from mutbert.effects.scores import Field, Scorer
 from mutbert.encoders.inputs import place_windows
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_file, write_json
@@ -25,14 +28,6 @@ from mutbert.genome.variants import MOST_IMPOSSIBLE, SUM_TOLERANCE
 from mutbert.genome.vcf import VcfHeader, read_lines, read_records
 from mutbert.inference.resumable import differences
 from mutbert.regions import ContigNames
-
-if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from mutbert.arrays import Float64, UInt8
-    from mutbert.effects.scores import Field, Scorer
 
 VCFS: Final = (".vcf.gz", ".vcf", ".bcf")
 TABLES: Final = (".tsv.gz", ".tsv", ".parquet")

@@ -1,17 +1,16 @@
 """Variant calls in, the same records with scores out."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -22,22 +21,16 @@ import mutbert
 from mutbert.effects import records as files
 from mutbert.effects.alleles import Reason
 from mutbert.effects.records import EPSILON, LEAST, TABLES, VCFS, Calibration
-from mutbert.effects.scores import ScoreSettings, open_scorer
+from mutbert.effects.scores import Scorer, ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.files import check_output, sha256_of
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
 from mutbert.inference.resumable import parts_folder, parts_path, run_parts, was_stopped
 from mutbert.inference.run import model_hash, model_name
-from mutbert.progress import progress_bar, scaled
+from mutbert.model import MutBertForMaskedLM
+from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.regions import ContigNames, Region, merge_regions, names_text, read_bed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from mutbert.effects.scores import Scorer
-    from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.model import MutBertForMaskedLM
-    from mutbert.progress import Advance
 
 _FAR: Final = 1 << 31  # after the end of any contig
 

@@ -4,19 +4,20 @@ Shape suffixes: A alleles, F fields, N windows, B batch, T tokens and S spans th
 4 bases in the order A, C, G, T.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 import torch
 
 from mutbert import alphabet
+from mutbert.arrays import Float32, Float64, Int64
 from mutbert.effects.alleles import Alleles, Kind, Reason, find_alleles, read_haplotypes, snv_windows
-from mutbert.encoders.inputs import PLACEMENTS, PaddedWindows, place_windows
+from mutbert.encoders.inputs import PLACEMENTS, Batch, PaddedWindows, TokenInputs, place_windows
 from mutbert.encoders.peers import PeerEncoder
 from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError
@@ -24,19 +25,11 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.classifier import WindowClassifier, open_classifier
 from mutbert.model import MutBertForMaskedLM
-from mutbert.progress import progress_bar, scaled
+from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.settings import list_fields, listed
 from mutbert.tables import positions, read_table
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from mutbert.arrays import Float32, Float64, Int64
-    from mutbert.encoders.inputs import Batch, TokenInputs
-    from mutbert.progress import Advance
-
-    Field = tuple[str, int]
+Field = tuple[str, int]
 
 
 _LOCUS: Final = ("chrom", "pos", "ref", "alt")

@@ -4,15 +4,14 @@ A model is named by a name of `mutbert.encoders.known`, a folder, or a repositor
 means the same model with fresh weights. Shape suffixes: B batch, L length, C channels, N outputs.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 import transformers
@@ -20,24 +19,19 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from mutbert import alphabet
-from mutbert.encoders.inputs import BaseInputs
+from mutbert.encoders.inputs import BaseInputs, Inputs, PaddedWindows
 from mutbert.encoders.known import RANDOM, resolve_model
 from mutbert.errors import InputError, one_line
+from mutbert.examples.table import Examples
 from mutbert.files import sha256_of
 from mutbert.model import MutBertConfig, MutBertTokenizer
 from mutbert.model import modeling_mutbert as models
 from mutbert.model.checkpoints import check_folder, read_checkpoint, weight_files
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from mutbert.encoders.inputs import Inputs, PaddedWindows
-    from mutbert.examples.table import Examples
-
-    Kind = Literal["body", "masked", "classifier", "token"]
-    Classes = Sequence[str] | None
-    Values = Mapping[str, Any]
-    Scaling = Values | None  # of rotary positions
+Kind = Literal["body", "masked", "classifier", "token"]
+Classes = Sequence[str] | None
+Values = Mapping[str, Any]
+Scaling = Values | None  # of rotary positions
 
 CNN: Final = "cnn"
 _CHANNELS: Final = 64

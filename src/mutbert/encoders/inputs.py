@@ -6,27 +6,21 @@ own, P rows or positions asked for, E edits, X members of rows, 4 bases in the o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
 
 from mutbert import alphabet
-from mutbert.arrays import list_ranges
-from mutbert.genome.store import fixed_to_float
+from mutbert.arrays import Bool, Int64, UInt8, UInt16, list_ranges
+from mutbert.examples.table import Examples
+from mutbert.genome.store import ProbabilisticGenome, fixed_to_float
 from mutbert.regions import ContigNames
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mutbert.arrays import Bool, Int64, UInt8, UInt16
-    from mutbert.examples.table import Examples
-    from mutbert.genome.store import ProbabilisticGenome
-
-    Batch = dict[str, torch.Tensor]
-    Inputs: TypeAlias = "BaseInputs | TokenInputs"
+Batch = dict[str, torch.Tensor]
 
 PLACEMENTS: Final = ("centred", "shared")
 MASKED: Final = len(alphabet.IUPAC)  # the base code that stands for [MASK]
@@ -312,3 +306,6 @@ class TokenInputs:
             # What N becomes where the vocabulary has none.
             width[self._tokenizer.unk_token_id] = 1
         return width
+
+
+Inputs: TypeAlias = BaseInputs | TokenInputs

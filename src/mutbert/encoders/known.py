@@ -1,7 +1,5 @@
 """The models that are known by name: where each is, and what one wants to know before using it. A model is a row."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple

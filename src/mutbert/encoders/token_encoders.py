@@ -4,14 +4,13 @@ A probe is kept with the model that it reads: the folder is the model's own chec
 ``weight`` (K, D) and ``bias`` (K,). Shape suffixes: B batch, L tokens, D features, K outputs.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 import transformers
@@ -19,18 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mutbert import alphabet
-from mutbert.encoders.adapter import Encoder
-from mutbert.encoders.inputs import TokenInputs
+from mutbert.encoders.adapter import Classes, Encoder, Kind, Scaling
+from mutbert.encoders.inputs import PaddedWindows, TokenInputs
 from mutbert.errors import InputError, one_line
+from mutbert.examples.table import Examples
 from mutbert.model import MutBertConfig
 from mutbert.model.checkpoints import library_bars_off, load_quietly, local_folder, read_weights, without_other_head
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from mutbert.encoders.adapter import Classes, Kind, Scaling
-    from mutbert.encoders.inputs import PaddedWindows
-    from mutbert.examples.table import Examples
 
 _PROBE: Final = "probe.safetensors"
 

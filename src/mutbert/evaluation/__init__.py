@@ -1,7 +1,5 @@
 """The published benchmarks, and one's own: tasks, models and seeds as a grid whose results can be trusted."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 from mutbert.errors import MissingExtraError

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from itertools import product
@@ -14,39 +15,34 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 import torch
 from scipy.sparse import csr_matrix
 
-from mutbert.encoders.adapter import CNN
+from mutbert.arrays import Float32
+from mutbert.encoders.adapter import CNN, Encoder
 from mutbert.encoders.known import RANDOM
 from mutbert.errors import InputError
 from mutbert.evaluation import eqtl
 from mutbert.examples.splits import part_task, random_split
-from mutbert.examples.table import read_examples
+from mutbert.examples.table import Examples, read_examples
 from mutbert.files import sha256_of
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
 from mutbert.scoring.metrics import evaluate
-from mutbert.tables import NoSuchFileError, find_file, is_fasta
+from mutbert.tables import NoSuchFileError, SourceFile, find_file, is_fasta
 from mutbert.training import classifier
 from mutbert.training.finetune import embed_sequences, fit_linear, linear_scores
 
+Record = dict[str, Any]  # what a cell's JSON has
+Made = tuple[Record, npt.NDArray[Any], npt.NDArray[Any]]  # and labels and scores of its test rows
+Part = tuple[str, str, int]  # task, protocol and seed of a split
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    import numpy.typing as npt
-    import polars as pl
-
-    from mutbert.arrays import Float32
-    from mutbert.encoders.adapter import Encoder
     from mutbert.evaluation.run import GridRequest
     from mutbert.evaluation.suites import Suite
-    from mutbert.examples.table import Examples
-    from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.tables import SourceFile
 
-    Record = dict[str, Any]  # what a cell's JSON has
-    Made = tuple[Record, npt.NDArray[Any], npt.NDArray[Any]]  # and labels and scores of its test rows
-    Part = tuple[str, str, int]  # task, protocol and seed of a split
 
 KMER: Final = "kmer"
 BASELINES: Final = (KMER, CNN)  # trivial models, which a language model has to beat

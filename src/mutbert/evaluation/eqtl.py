@@ -4,10 +4,9 @@ Every row stays in its table, and one that is not used has a reason. Shape suffi
 rows, U distinct windows, B batch, L tokens, D features.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -17,29 +16,23 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from mutbert.arrays import Bool, Float32, Float64, Int64
 from mutbert.effects.alleles import Kind, Reason, find_alleles
-from mutbert.encoders.inputs import read_windows
+from mutbert.encoders.adapter import Encoder
+from mutbert.encoders.inputs import PaddedWindows, read_windows
 from mutbert.errors import InputError
+from mutbert.evaluation.suites import EqtlProtocol, EqtlTask
 from mutbert.evaluation.vep_table import check_genome, count_values
 from mutbert.examples.splits import grouped_split, region_split
+from mutbert.examples.table import Keys
 from mutbert.genome.sources import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import batch_of, run_batches
 from mutbert.regions import ContigNames, Region
 from mutbert.scoring.metrics import evaluate
-from mutbert.tables import numbers, positions, read_table, reject, texts_of, truths
+from mutbert.tables import SourceFile, numbers, positions, read_table, reject, texts_of, truths
 from mutbert.training.finetune import choose_penalty, fit_quietly
 from mutbert.windows.randomness import random_bits
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mutbert.arrays import Bool, Float32, Float64, Int64
-    from mutbert.encoders.adapter import Encoder
-    from mutbert.encoders.inputs import PaddedWindows
-    from mutbert.evaluation.suites import EqtlProtocol, EqtlTask
-    from mutbert.examples.table import Keys
-    from mutbert.tables import SourceFile
 
 FEATURES: Final = ("window", "variant")  # the mean over the tokens around the variant; or its own token alone
 HEADS: Final = ("svm", "logistic")  # a support vector machine with a Gaussian kernel; or logistic regression

@@ -7,8 +7,6 @@ that of `mutbert.scoring.metrics`. ``PROTOCOL-SEED.failed.json`` has the ``reaso
 ``suites/SUITE.yaml`` is the suite as it was run.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import math
@@ -16,19 +14,21 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mutbert.encoders.adapter import Encoder, open_encoder
 from mutbert.errors import InputError, MissingExtraError, one_line
-from mutbert.evaluation.cells import BASELINES, HUB, Cell, EqtlCells, SequenceCells, cell_of, cells_of, task_file
+from mutbert.evaluation.cells import BASELINES, HUB, Cell, EqtlCells, Made, SequenceCells, cell_of, cells_of, task_file
 from mutbert.evaluation.suites import PROTOCOLS, Suite, load_suite
 from mutbert.files import atomic_file, locked, write_json
 from mutbert.genome.store import ProbabilisticGenome
@@ -37,13 +37,6 @@ from mutbert.scoring import metrics
 from mutbert.settings import list_fields
 from mutbert.training.folder import plain, provenance_of
 from mutbert.training.recipe import METHODS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from mutbert.evaluation.cells import Made
 
 SUITES: Final = "suites"
 REASON: Final = "reason"  # key of a failed cell's record that a finished one lacks

@@ -1,9 +1,8 @@
 """Suites of tasks as data: a task is a row, and one's own suite is a YAML file of the same form."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias, get_args
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -12,9 +11,6 @@ from mutbert.examples.table import Columns
 from mutbert.scoring.metrics import LOWER_IS_BETTER, metric_names
 from mutbert.settings import Settings, Words, read_settings
 from mutbert.training.recipe import FinetuneSettings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROTOCOLS: Final = ("published", "corrected")  # as published, known flaws included; and with these flaws fixed
 EQTL_COLUMNS: Final = {

@@ -1,30 +1,25 @@
 """From a results folder to the frames of its report: values with intervals, averages, paired differences, cost."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Mapping, Sequence
 from itertools import combinations, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import polars as pl
 
 from mutbert.errors import InputError
 from mutbert.evaluation.cells import BASELINES, Cell, cell_of, label_of
 from mutbert.evaluation.run import REASON, SUITES, read_predictions, read_records
-from mutbert.evaluation.suites import load_suite
+from mutbert.evaluation.suites import Suite, load_suite
 from mutbert.progress import progress_bar
 from mutbert.reports.benchmark import BenchmarkReport, write_benchmark_report
 from mutbert.scoring.resampling import INTERVAL_METHOD, TaskScores, difference, holm, interval
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+Record = dict[str, Any]
+Contestant = tuple[str, str]  # model and method
+Grid = dict[Contestant, dict[str, tuple[TaskScores, list[Record]]]]  # by task: scores and records of its seeds
 
-    from mutbert.evaluation.suites import Suite
-
-    Record = dict[str, Any]
-    Contestant = tuple[str, str]  # model and method
-    Grid = dict[Contestant, dict[str, tuple[TaskScores, list[Record]]]]  # by task: scores and records of its seeds
 
 _COSTS: Final = ("seconds", "tokens_per_second", "peak_memory")
 

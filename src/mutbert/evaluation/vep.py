@@ -4,25 +4,26 @@ The folder has ``vep.json``, all numbers and their origin; ``scores.parquet``, a
 predictors; ``table.csv``, the numbers; and ``report.html``. Shape suffixes: A alleles, F fields of a scorer.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from mutbert.effects.alleles import Alleles, Reason
-from mutbert.effects.scores import ScoreSettings, TokenScorer, open_scorer
+from mutbert.effects.scores import Scorer, ScoreSettings, TokenScorer, open_scorer
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
 from mutbert.evaluation import vep_predictors, vep_table
+from mutbert.evaluation.vep_predictors import Row
 from mutbert.evaluation.vep_table import VARIANT_COLUMNS, VepColumns
 from mutbert.files import atomic_directory, check_output, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import model_hash
+from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar
 from mutbert.reports.page import METRIC_NAMES
 from mutbert.reports.vep import RESULT, SCORES, write_page_of
@@ -30,14 +31,8 @@ from mutbert.scoring.resampling import INTERVAL_METHOD
 from mutbert.settings import listed
 from mutbert.training.folder import provenance_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+Model = str | Path | MutBertForMaskedLM
 
-    from mutbert.effects.scores import Scorer
-    from mutbert.evaluation.vep_predictors import Row
-    from mutbert.model import MutBertForMaskedLM
-
-    Model = str | Path | MutBertForMaskedLM
 
 _REASONS: Final = {
     vep_table.NO_LABEL: "the row has no label",

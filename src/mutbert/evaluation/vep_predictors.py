@@ -4,33 +4,26 @@ Within a part all predictors are measured on the same variants, those with a val
 all scored; K classes of changes; B alleles read at once, L window; C variants of a part that are compared.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Callable, Mapping
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from mutbert import alphabet
-from mutbert.effects.alleles import Kind
+from mutbert.arrays import Float64, Int64
+from mutbert.effects.alleles import Alleles, Kind
+from mutbert.effects.scores import Scorer
 from mutbert.encoders.inputs import place_windows, read_windows
-from mutbert.progress import scaled
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.progress import Advance, scaled
 from mutbert.scoring.metrics import evaluate
 from mutbert.scoring.resampling import TaskScores, difference, holm, interval
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from mutbert.arrays import Float64, Int64
-    from mutbert.effects.alleles import Alleles
-    from mutbert.effects.scores import Scorer
-    from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.progress import Advance
-
-    Row = dict[str, Any]  # as in ``vep.json``
+Row = dict[str, Any]  # as in ``vep.json``
 
 KIND_NAMES: Final = {"SNV": Kind.SNV, "MNV": Kind.MNV, "indel": Kind.INDEL}  # the column ``kind``
 

@@ -5,26 +5,31 @@ Its columns are `chrom`, `pos` (1-based), `ref`, `alt` and `label` as in the fil
 `reason`, why a row has no target.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from mutbert.effects.alleles import COMPARED, Alleles, Reason
 from mutbert.errors import InputError
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import read_header, read_records
 from mutbert.regions import names_text
 from mutbert.settings import list_fields
-from mutbert.tables import LINE, MISSING, find_file, listed_names, numbers, positions, read_table, reject, texts_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.tables import SourceFile
+from mutbert.tables import (
+    LINE,
+    MISSING,
+    SourceFile,
+    find_file,
+    listed_names,
+    numbers,
+    positions,
+    read_table,
+    reject,
+    texts_of,
+)
 
 NO_LABEL: Final = "no_label"
 LEFT_OUT: Final = "left_out"

@@ -3,26 +3,21 @@
 Shape suffixes: N sequences, M those of another set, C classes or contigs, G groups.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from mutbert.arrays import Bool, Int64
 from mutbert.errors import InputError
+from mutbert.examples.table import Examples, Keys
+from mutbert.regions import Region
+from mutbert.tables import SourceFile
 from mutbert.windows.randomness import random_bits
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from mutbert.arrays import Bool, Int64
-    from mutbert.examples.table import Examples, Keys
-    from mutbert.regions import Region
-    from mutbert.tables import SourceFile
 
 # Streams of random numbers; others are in `mutbert.windows.randomness`.
 _ROWS, _GROUPS, _CONTIGS = 102, 103, 104

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +19,16 @@ import polars as pl
 from pydantic import BeforeValidator
 
 from mutbert import alphabet, tables
-from mutbert.arrays import list_ranges
+from mutbert.arrays import Int64, UInt8, list_ranges
 from mutbert.errors import InputError
 from mutbert.regions import Region
 from mutbert.settings import Settings, Words, listed
+from mutbert.tables import SourceFile
 from mutbert.windows.randomness import random_bits
 
-if TYPE_CHECKING:
-    from mutbert.arrays import Int64, UInt8
-    from mutbert.tables import SourceFile
+Keys = npt.NDArray[np.void]
+Labels: TypeAlias = tuple[npt.NDArray[Any] | None, str, tuple[str, ...]]  # values, problem and classes
 
-    Keys = npt.NDArray[np.void]
-    Labels: TypeAlias = tuple[npt.NDArray[Any] | None, str, tuple[str, ...]]  # values, problem and classes
 
 NOT_COUNTED: Final = -100
 """The label of a base that does not count, where each base has one; torch's cross-entropy leaves it out."""

@@ -1,12 +1,11 @@
 """Build a probabilistic genome from FASTA and VCF files, or of stores of its parts: published in one step."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +21,6 @@ from mutbert.genome.vcf import GENOTYPES, older_index
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
 from mutbert.settings import listed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 
 def build_genome(

@@ -1,16 +1,16 @@
 """What a genome holds: FASTA in three readings, its variants (V) as BED, TSV or Parquet, and all in numbers."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 import pysam
 
 from mutbert import __version__, alphabet
+from mutbert.arrays import Float64, Int64, UInt8
 from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.sources import LINE_BASES, fasta_lines
@@ -18,11 +18,6 @@ from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, Variants
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions
 from mutbert.settings import listed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from mutbert.arrays import Float64, Int64, UInt8
 
 # Edges of bins that double. A population of constant size without selection has about as many alleles in each
 # (Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show.

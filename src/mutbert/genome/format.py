@@ -1,24 +1,19 @@
 """The format of a store, of which ``docs/format.md`` is normative."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from itertools import chain
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from mutbert.arrays import Float32, Int64, UInt8, UInt16
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    from mutbert.arrays import Float32, Int64, UInt8, UInt16
 
 Rows: TypeAlias = npt.NDArray[Any]
 Target: TypeAlias = "Path | dict[str, Rows]"  # the folder of files, or arrays in memory by file name

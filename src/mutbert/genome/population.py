@@ -4,36 +4,30 @@ A group of contigs that is finished is a file that is there, ``parts/GROUP.npz``
 group in ``alleles/``. Shape suffixes: A alleles, V positions that are kept, C contigs, 4 bases in the order A, C, G, T.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading
 from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import count, groupby, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from mutbert.arrays import Int64, UInt16
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.sources import FILTERS, Calls, Source, find_calls
-from mutbert.genome.variants import MOST_IMPOSSIBLE, REASONS, merge_alleles, read_alleles
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.genome.variants import MOST_IMPOSSIBLE, REASONS, Tally, merge_alleles, read_alleles
 from mutbert.genome.vcf import GENOTYPES, Region, count_by_index
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import ContigNames, names_text
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-
-    from mutbert.arrays import Int64, UInt16
-    from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.genome.variants import Tally
 
 # Share of a file's compared records whose REF may differ from the FASTA before it is taken for a wrong assembly.
 _MISMATCHES: Final = 0.01

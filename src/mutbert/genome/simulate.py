@@ -1,10 +1,9 @@
 """A simulated population for the demonstration, tests and benchmarks: a reference with structure, and its variants."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,6 @@ from mutbert.errors import InputError, require
 from mutbert.files import atomic_directory
 from mutbert.genome.sources import fasta_lines
 from mutbert.progress import progress_bar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _HEADER: Final = """\
 ##fileformat=VCFv4.2

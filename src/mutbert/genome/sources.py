@@ -1,29 +1,24 @@
 """Input files of a genome: FASTA as base codes and soft mask, prefixes of species, and whose genotypes are counted."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pysam
 
 from mutbert import alphabet
+from mutbert.arrays import UInt8
 from mutbert.errors import InputError
 from mutbert.files import check_input, sha256_of
 from mutbert.genome.format import SOFT_MASK, find_runs
 from mutbert.genome.vcf import find_frequencies, read_header
 from mutbert.regions import names_text
 from mutbert.settings import listed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
-
-    from mutbert.arrays import UInt8
 
 FILTERS: Final = ("PASS", ".")
 ANY_FILTER: Final = "any"  # stands for every FILTER

@@ -4,29 +4,22 @@ Shape suffixes: B windows, L positions of a window, N (window, position) pairs, 
 A *slot* is a position in the whole genome, four to a byte of ``sequence.npy``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from mutbert import alphabet
-from mutbert.arrays import list_ranges
+from mutbert.arrays import Bool, Float32, Int64, UInt8, UInt16, list_ranges
 from mutbert.errors import InputError
 from mutbert.genome import format as store
-from mutbert.genome.format import FREQUENCY_ONE, Contig, fixed_to_float, float_to_fixed
+from mutbert.genome.format import FREQUENCY_ONE, Contig, Rows, fixed_to_float, float_to_fixed
 from mutbert.regions import match_contig, names_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from mutbert.arrays import Bool, Float32, Int64, UInt8, UInt16
-    from mutbert.genome.format import Rows
 
 __all__ = ["FREQUENCY_ONE", "ProbabilisticGenome", "fixed_to_float", "float_to_fixed"]
 

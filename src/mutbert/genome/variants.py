@@ -7,7 +7,9 @@ that an allele changes, P positions of these, V positions that vary, R runs of o
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -17,17 +19,13 @@ from mutbert import alphabet
 from mutbert.arrays import Bool, Float64, Int64, UInt8, UInt16, list_ranges
 from mutbert.errors import InputError
 from mutbert.genome.format import float_to_fixed
-from mutbert.genome.sources import ANY_FILTER
+from mutbert.genome.sources import ANY_FILTER, Calls
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import Region, read_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
     import polars as pl
 
-    from mutbert.genome.sources import Calls
-    from mutbert.genome.store import ProbabilisticGenome
 
 Alleles: TypeAlias = npt.NDArray[Any]  # of `ALLELE`
 # What became of a file's records, by kind and name: of a reason, of those "compared", "mismatched" and "decomposed",

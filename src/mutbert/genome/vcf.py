@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import dropwhile, islice
 from pathlib import Path
@@ -21,9 +22,8 @@ from mutbert.files import check_input
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
-
     import polars as pl
+
 
 Region: TypeAlias = "tuple[str, int, int | None]"  # 0-based start and end; None: to the last record
 Regions: TypeAlias = "Region | list[Region] | Path | None"  # a path: of a table of them, 1-based and inclusive

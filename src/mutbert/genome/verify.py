@@ -4,17 +4,17 @@ All that this shares with the builder is the text of htslib, so that a mistake h
 suffixes: L bases of a contig, R alleles, V variants, U those of either side.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from mutbert import alphabet
+from mutbert.arrays import UInt8
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
 from mutbert.genome import sources as inputs
@@ -23,11 +23,6 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import read_genotypes, read_records
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from mutbert.arrays import UInt8
 
 _TEXTS: Final = 4  # differences of a contig that are described: of its bases, and of its variants
 _LARGEST_DISTANCE: Final = 1 / FREQUENCY_ONE + 2e-6  # the fixed point's, and that of six digits

@@ -3,13 +3,12 @@
 Shape suffixes: P positions, W windows, N passes, L length in bases, E edits, S spans, 4 bases in the order A, C, G, T.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -17,7 +16,7 @@ import pysam
 
 import mutbert
 from mutbert import alphabet
-from mutbert.arrays import list_ranges
+from mutbert.arrays import Float32, Int64, UInt8, list_ranges
 from mutbert.encoders.inputs import MASKED, place_windows, read_windows
 from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output, sha256_of
@@ -27,15 +26,9 @@ from mutbert.inference import run
 from mutbert.inference.classifier import WindowClassifier, open_classifier
 from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.model import MutBertForMaskedLM
-from mutbert.progress import progress_bar, scaled
+from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.regions import Region, merge_regions, read_bed
 from mutbert.settings import listed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from mutbert.arrays import Float32, Int64, UInt8
-    from mutbert.progress import Advance
 
 TRACKS: Final = ("entropy", "reference_probability", "best_alternate_llr")
 _BIGWIG: Final = (".bw", ".bigwig")

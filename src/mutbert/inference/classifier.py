@@ -3,30 +3,23 @@
 Shape suffixes: N windows, K outputs.
 """
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from mutbert.arrays import Float64
 from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.inputs import PaddedWindows
 from mutbert.encoders.known import resolve_model
 from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.inference.reading import read_as_trained
-from mutbert.inference.run import check_run, sequence_outputs
-from mutbert.progress import scaled
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mutbert.arrays import Float64
-    from mutbert.encoders.inputs import PaddedWindows
-    from mutbert.inference.run import Surroundings
-    from mutbert.progress import Advance
+from mutbert.inference.run import Surroundings, check_run, sequence_outputs
+from mutbert.progress import Advance, scaled
 
 
 def problem_of(config: Any) -> str:

@@ -4,12 +4,11 @@ Shape suffixes: B batch, P pieces of sequences, X vectors (one a piece, or one a
 D hidden size.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -18,27 +17,20 @@ from safetensors.numpy import save_file
 from torch import nn
 
 import mutbert
+from mutbert.arrays import Float32, Int64
 from mutbert.encoders.adapter import MutBertEncoder, open_encoder
-from mutbert.encoders.inputs import PaddedWindows
+from mutbert.encoders.inputs import Batch, PaddedWindows
 from mutbert.encoders.token_encoders import most_tokens
 from mutbert.errors import InputError, require
-from mutbert.examples.table import Columns, read_examples, table_of
+from mutbert.examples.table import Columns, Examples, read_examples, table_of
 from mutbert.files import atomic_file, check_output
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.reading import Pieces, fit_sequences, open_source
 from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.model import MutBertPreTrainedModel
-from mutbert.progress import progress_bar
+from mutbert.progress import Advance, progress_bar
 from mutbert.regions import Region
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from mutbert.arrays import Float32, Int64
-    from mutbert.encoders.inputs import Batch
-    from mutbert.examples.table import Examples
-    from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.progress import Advance
 
 _COLUMNS: Final = ("name", "chrom", "start", "end", "strand")
 

@@ -3,10 +3,9 @@
 Shape suffixes: N sequences, K outputs, P bases.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -17,7 +16,7 @@ from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.token_encoders import most_tokens
 from mutbert.errors import InputError
-from mutbert.examples.table import Columns, read_examples, table_of
+from mutbert.examples.table import Columns, Examples, read_examples, table_of
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.format import SOFT_MASK
 from mutbert.genome.store import ProbabilisticGenome
@@ -25,13 +24,8 @@ from mutbert.inference.bases import BasePredictor, PredictionSettings
 from mutbert.inference.classifier import problem_of
 from mutbert.inference.reading import fit_sequences, read_as_trained
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
+from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mutbert.examples.table import Examples
-    from mutbert.model import MutBertForMaskedLM
 
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 

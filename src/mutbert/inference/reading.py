@@ -5,17 +5,18 @@ Shape suffixes: N sequences, P pieces of them, T bases of all pieces.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 from pydantic import Field
 
 from mutbert import alphabet
-from mutbert.arrays import list_ranges
+from mutbert.arrays import Int64, list_ranges
 from mutbert.encoders.inputs import PaddedWindows, read_windows
 from mutbert.errors import InputError, one_line
 from mutbert.examples.table import Columns, Examples, read_examples
@@ -26,11 +27,6 @@ from mutbert.inference.run import open_surroundings
 from mutbert.regions import read_bed
 from mutbert.settings import Settings
 from mutbert.tables import is_fasta
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from mutbert.arrays import Int64
 
 _COUNTED: Final = {"truncate": "truncated", "window": "read in windows", "skip": "skipped"}
 

@@ -3,19 +3,15 @@
 The directory ``OUTPUT.parts`` has ``00000000.parquet`` and so on, and all that they depend on in ``plan.json``.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, check_output, locked, mark_directory, write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
 _PLAN: Final = "plan.json"
 _PARTS: Final = "[0-9]*"

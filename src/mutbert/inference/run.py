@@ -4,42 +4,34 @@ Shape suffixes: N windows, B batch, L length in tokens, T positions and S spans 
 D features, 4 bases in the order A, C, G, T.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mutbert import alphabet
-from mutbert.arrays import list_ranges
+from mutbert.arrays import Float32, Float64, Int64, list_ranges
 from mutbert.encoders.adapter import takes_mask
-from mutbert.encoders.inputs import find_members
+from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows, find_members
 from mutbert.encoders.known import resolve_model
 from mutbert.errors import InputError, is_out_of_memory
 from mutbert.genome.population import read_person
-from mutbert.model import MutBertPreTrainedModel
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.model import MutBertForMaskedLM, MutBertPreTrainedModel
 from mutbert.model.checkpoints import read_checkpoint
+from mutbert.progress import Advance
+from mutbert.regions import Region
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+Predict = Callable[[Int64, bool], Sequence[torch.Tensor]]
+Forward = Callable[[Batch], torch.Tensor]
 
-    import numpy.typing as npt
-
-    from mutbert.arrays import Float32, Float64, Int64
-    from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows
-    from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.model import MutBertForMaskedLM
-    from mutbert.progress import Advance
-    from mutbert.regions import Region
-
-    Predict = Callable[[Int64, bool], Sequence[torch.Tensor]]
-    Forward = Callable[[Batch], torch.Tensor]
 
 Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 

@@ -1,7 +1,5 @@
 """The model, its configuration and its tokenizer; importing this makes the Auto classes of `transformers` know them."""
 
-from __future__ import annotations
-
 from mutbert.errors import MissingExtraError
 
 try:

@@ -6,15 +6,14 @@ Both layouts hold the weights of BERT in `transformers` without positions: ``ber
 ``model_type: "bert"`` with an ``auto_map`` of its own classes. Of ``.bin`` files, nothing but tensors is read.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
@@ -30,9 +29,6 @@ from mutbert.model import modeling_mutbert as models
 from mutbert.model.configuration_mutbert import MutBertConfig
 from mutbert.model.tokenization_mutbert import MutBertTokenizer
 from mutbert.run_folder import MODEL
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 Model = TypeVar("Model", bound=models.MutBertPreTrainedModel)
 # Classes of the code that travels with an exported model.

@@ -1,7 +1,5 @@
 """The model's configuration. Like ``modeling_mutbert.py`` it imports nothing of its package, to be custom code."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

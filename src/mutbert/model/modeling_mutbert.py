@@ -9,14 +9,12 @@ Shape suffixes: B batch, L length in tokens, V vocabulary, C columns of probabil
 size, H heads, K size of a head, N labels, T targets, 1 broadcast.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertModel, BertPreTrainedModel, modeling_outputs
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -24,9 +22,6 @@ from transformers.models.bert import modeling_bert
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_mutbert import MutBertConfig
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # The keys of each head, which a model that does not have it leaves aside when a checkpoint is loaded.
 _MASKED_HEAD: Final = r"^cls\.predictions\.(bias|decoder\.(weight|bias)|transform\.(dense|LayerNorm)\.(weight|bias))$"

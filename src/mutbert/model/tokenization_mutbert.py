@@ -3,9 +3,8 @@
 Shape suffixes: B batch, L length in tokens, V vocabulary (9), C columns of probabilities (9 or 4).
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -14,9 +13,6 @@ from tokenizers.models import BPE
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from mutbert import alphabet
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # Distributions over tokens: of the base codes, and then of the tokens themselves.
 _CODES: Final = len(alphabet.IUPAC)

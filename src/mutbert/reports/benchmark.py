@@ -3,11 +3,11 @@
 Every metric is taken to be better where it is higher.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 from markupsafe import Markup, escape
@@ -17,11 +17,8 @@ from mutbert.files import atomic_file, check_output
 from mutbert.reports import plots
 from mutbert.reports.page import counted, write_page
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+Row = dict[str, Any]
 
-    Row = dict[str, Any]
 
 BASELINES: Final = ("kmer", "cnn")  # trivial models, which a language model has to beat
 FILES: Final = ("report.html", "scores.csv", "averages.csv", "comparisons.csv")

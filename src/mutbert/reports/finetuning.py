@@ -3,10 +3,10 @@
 Shape suffixes: N labels, K classes or columns.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -18,11 +18,8 @@ from mutbert.reports.page import METRIC_NAMES, Section, counted, write_page
 from mutbert.run_folder import PREDICTIONS, REPORT
 from mutbert.scoring import metrics
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+Values = dict[str, Any]
 
-    Values = dict[str, Any]
 
 _MATRIX: Final = 24  # classes of a confusion matrix
 _PANELS: Final = 6  # columns of numbers that are drawn

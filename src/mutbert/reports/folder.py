@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,9 +14,8 @@ from mutbert.errors import InputError, one_line
 from mutbert.run_folder import HISTORY, METRICS, RECIPE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mutbert.reports.plots import History
+
 
 _PAGES: Final = {"pretrain": "pretraining", "finetune": "finetuning", "vep": "vep"}
 

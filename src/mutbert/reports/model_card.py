@@ -1,18 +1,14 @@
 """The card of a model, Markdown with the Hub's metadata, so that the Hub shows its metrics."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from mutbert.reports.page import render
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 # By the end of a class's name: the Hub's name of its task, and its output.
 _KINDS: Final = {

@@ -3,17 +3,17 @@
 Shape suffixes: P positions, V vertices, 4 bases in the order A, C, G, T.
 """
 
-from __future__ import annotations
-
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 from matplotlib import colormaps, lines, patches, ticker
+from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -21,16 +21,10 @@ from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from pyarrow import parquet
 
+from mutbert.arrays import Float64
 from mutbert.errors import InputError
 from mutbert.reports.plots import COLOURS, INK, check_figures, new_figure, style, write_figures
 from mutbert.settings import listed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-
-    from mutbert.arrays import Float64
 
 MOST_DRAWN: Final = 800
 """Positions that are drawn base by base; of more, there is an overview."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -9,10 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from mutbert.files import atomic_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
     import polars as pl
+
 
 METRIC_NAMES: Final = {
     "mcc": "MCC", "accuracy": "accuracy", "f1": "F1", "precision": "precision", "recall": "recall", "auroc": "AUROC",

@@ -3,15 +3,14 @@
 The same data give the same text: no dates, no random identifiers.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -22,11 +21,9 @@ from mutbert.errors import InputError
 from mutbert.files import atomic_file, check_output
 from mutbert.reports.page import Section, counted
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+History = Sequence[Mapping[str, float]]
+Points = Sequence[tuple[float, float]]
 
-    History = Sequence[Mapping[str, float]]
-    Points = Sequence[tuple[float, float]]
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, which colour-blind people can tell apart."""

@@ -1,9 +1,9 @@
 """The page of a pre-training run: what the model reaches, how it got there, and how the run was made."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -11,15 +11,11 @@ import polars as pl
 from mutbert.reports import plots
 from mutbert.reports.folder import known, read_run
 from mutbert.reports.page import Section, counted, write_page
+from mutbert.reports.plots import History
 from mutbert.run_folder import REPORT
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+Metrics = Mapping[str, Any]
 
-    from mutbert.reports.plots import History
-
-    Metrics = Mapping[str, Any]
 
 _MODEL: Final = "model"
 _FLOOR: Final = "entropy floor"

@@ -3,29 +3,25 @@
 Shape suffixes: C variants that are compared, K classes.
 """
 
-from __future__ import annotations
-
 import json
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator
 
+from mutbert.arrays import Float64
 from mutbert.errors import InputError, one_line
 from mutbert.reports import plots
 from mutbert.reports.folder import known, read_record
 from mutbert.reports.page import METRIC_NAMES, write_page
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+Record = Mapping[str, Any]
 
-    from mutbert.arrays import Float64
-
-    Record = Mapping[str, Any]
 
 RESULT: Final = "vep.json"
 SCORES: Final = "scores.parquet"

@@ -3,26 +3,21 @@
 Shape suffixes: N rows, K classes or columns, M numbers that are summed, R weightings, G groups of equal scores.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from mutbert.arrays import Bool, Float64, Int64
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_file
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+WeightedMetric = Callable[[Float64], Float64]  # of weights (R, N), whole numbers from 0 on, to (R,)
 
-    import numpy.typing as npt
-
-    from mutbert.arrays import Bool, Float64, Int64
-
-    WeightedMetric = Callable[[Float64], Float64]  # of weights (R, N), whole numbers from 0 on, to (R,)
 
 COUNTED: Final = ("mcc", "accuracy", "f1", "precision", "recall")  # of hard predictions
 RANKED: Final = ("auroc", "auprc", "spearman")  # of the order of the scores alone

@@ -5,25 +5,18 @@ or 0 (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 13 a
 resamples or permutations, S seeds of a model.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import rankdata
 
+from mutbert.arrays import Float64
 from mutbert.errors import InputError
-from mutbert.scoring.metrics import COUNTED, RANKED, SumMetric, weighted_metric, weighted_sums
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import numpy.typing as npt
-
-    from mutbert.arrays import Float64
-    from mutbert.scoring.metrics import WeightedMetric
+from mutbert.scoring.metrics import COUNTED, RANKED, SumMetric, WeightedMetric, weighted_metric, weighted_sums
 
 INTERVAL_METHOD: Final = (
     "percentile bootstrap (Efron & Tibshirani 1993): test rows drawn with replacement, the same for all seeds of a "

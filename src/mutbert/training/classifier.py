@@ -8,36 +8,32 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
 from accelerate.utils import gather_object
 from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalLoopOutput
 
+from mutbert.arrays import Float32, Int64
 from mutbert.encoders.adapter import Encoder, takes_mask
+from mutbert.encoders.inputs import Inputs
 from mutbert.errors import InputError, one_line, require
 from mutbert.examples.table import NOT_COUNTED, Examples
 from mutbert.inference.run import base_outputs, sequence_outputs
 from mutbert.scoring.metrics import LOWER_IS_BETTER, constant_guess, evaluate, metric_names
 from mutbert.training import trainer as trainers
 from mutbert.training.losses import ClassifierLoss, balanced_weights, output_layer, scale_of
+from mutbert.training.recipe import FinetuneSettings
 from mutbert.windows.randomness import STRAND, random_bits, unit_interval
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    import numpy.typing as npt
-
-    from mutbert.arrays import Float32, Int64
-    from mutbert.encoders.inputs import Inputs
-    from mutbert.training.recipe import FinetuneSettings
-
-    Logits = Float32 | list[Float32]  # (N, D), or for labels of bases (T, D) for each sequence
+Logits = Float32 | list[Float32]  # (N, D), or for labels of bases (T, D) for each sequence
 
 
 class LabelledInputs(NamedTuple):

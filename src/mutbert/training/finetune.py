@@ -4,16 +4,16 @@ Linear models on features have their penalty chosen on validation data: probes, 
 suffixes: N rows, F features, K classes or columns.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 import warnings
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
 from accelerate import PartialState
@@ -22,7 +22,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
+from mutbert.arrays import Float32
 from mutbert.encoders.adapter import CNN, Encoder, open_encoder
+from mutbert.encoders.inputs import Inputs
 from mutbert.encoders.token_encoders import ProbedClassifier, mean_over_tokens, most_tokens
 from mutbert.errors import InputError
 from mutbert.examples.splits import conflicts, part_task
@@ -36,21 +38,12 @@ from mutbert.scoring import resampling
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, write_predictions
 from mutbert.tables import SourceFile, listed_names
 from mutbert.training import classifier
+from mutbert.training.classifier import LabelledInputs
 from mutbert.training.folder import Run, RunResult, plain, provenance_of
+from mutbert.training.recipe import FinetuneRecipe, FinetuneSettings
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    import numpy.typing as npt
-
-    from mutbert.arrays import Float32
-    from mutbert.encoders.inputs import Inputs
-    from mutbert.training.classifier import LabelledInputs
-    from mutbert.training.recipe import FinetuneRecipe, FinetuneSettings
-
-    Labelled = tuple[Any, npt.NDArray[Any]]  # features, dense or sparse (N, F), and labels
-    # C, and a linear layer on unscaled features: weights (K, F) and biases (K,); for two classes it has two outputs
-    Linear = tuple[float, npt.NDArray[np.floating], npt.NDArray[np.floating]]
+Labelled = tuple[Any, npt.NDArray[Any]]  # features, dense or sparse (N, F), and labels
+Linear = tuple[float, npt.NDArray[np.floating], npt.NDArray[np.floating]]
 
 Fitted = TypeVar("Fitted")
 # Values of C, the inverse penalty, that are tried by default; for ridge regression, of 1 / alpha.

@@ -1,7 +1,5 @@
 """The folder of a run: created or resumed, locked by one run at a time; checkpoints appear and are used complete."""
 
-from __future__ import annotations
-
 import errno
 import json
 import math
@@ -9,11 +7,12 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -22,13 +21,9 @@ from safetensors import SafetensorError
 import mutbert
 from mutbert import files
 from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.run_folder import CHECKPOINTS, HISTORY, METRICS, MODEL, PROVENANCE, RECIPE, REPORT, RUN_FILES, WRITING
 from mutbert.settings import Settings, read_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from mutbert.genome.store import ProbabilisticGenome
 
 FILES: Final = "files.json"  # in a checkpoint: the size in bytes of every other file, by its path
 # How a step is divided and what is kept may differ when a run is resumed; what a step is may not.

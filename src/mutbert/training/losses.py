@@ -3,22 +3,17 @@
 Shape suffixes: N sequences, B batch, L tokens, K classes, labels or numbers.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 
+from mutbert.arrays import Float32
 from mutbert.errors import InputError
 from mutbert.examples.table import NOT_COUNTED
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from mutbert.arrays import Float32
 
 
 class ClassifierLoss:

@@ -7,10 +7,12 @@ All cross-entropies are in nats per target, between the target's distribution ov
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
 import transformers
@@ -19,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers.integrations import TensorBoardCallback
 
 from mutbert import alphabet
+from mutbert.arrays import Float32, Float64, Int64
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.store import ProbabilisticGenome
@@ -34,13 +37,6 @@ from mutbert.training.recipe import Dropout, PretrainRecipe
 from mutbert.windows.dataset import Targets, WindowDataset, expand_batch, targets_of
 from mutbert.windows.masking import Tempering
 from mutbert.windows.sampler import Part, WindowSampler, genome_name, split_genomes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import numpy.typing as npt
-
-    from mutbert.arrays import Float32, Float64, Int64
 
 HeldOut = dict[str, dict[str, Any]]  # what `summarise_sums` returns
 _EDGES: Final = (0.05, 0.1, 0.2, 0.5)

@@ -1,7 +1,5 @@
 """Recipes: a whole experiment in one YAML file; and how a model is fine-tuned, on a table or on a benchmark's task."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator

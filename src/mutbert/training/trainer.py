@@ -1,12 +1,11 @@
 """transformers' Trainer for both trainings: it saves before it evaluates and stops where a loss is not finite."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import torch
 import transformers
@@ -19,10 +18,6 @@ from mutbert.progress import progress_bar
 from mutbert.run_folder import HISTORY, WRITING
 from mutbert.settings import check_keys
 from mutbert.training.folder import checkpoint_of, publish_checkpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
 
 # What would change results without a word, or break a run.
 _RESERVED: Final = (

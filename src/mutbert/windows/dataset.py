@@ -4,10 +4,9 @@ Shape suffixes: B windows, L positions without ``[CLS]`` and ``[SEP]``, P = L + 
 N positions of the batch that vary, V tokens.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,16 +15,11 @@ from torch.utils.data import Dataset
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.genome.store import fixed_to_float
-from mutbert.windows.masking import KEPT, Weighting, choose_targets, corrupt, temper
+from mutbert.windows.masking import KEPT, Masking, Tempering, Weighting, choose_targets, corrupt, temper
 from mutbert.windows.randomness import CORRUPTION, TARGETS, random_bits, random_bits_at
+from mutbert.windows.sampler import WindowSampler
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from mutbert.windows.masking import Masking, Tempering
-    from mutbert.windows.sampler import WindowSampler
-
-    Batch = dict[str, torch.Tensor]
+Batch = dict[str, torch.Tensor]
 
 
 @dataclass(eq=False)

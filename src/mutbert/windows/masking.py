@@ -1,18 +1,14 @@
 """Which positions are predicted, what the model sees there, and what they count: pure functions of random numbers."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mutbert import alphabet
+from mutbert.arrays import Bool, Float32, UInt8, UInt16, UInt64
 from mutbert.windows.randomness import unit_interval
-
-if TYPE_CHECKING:
-    from mutbert.arrays import Bool, Float32, UInt8, UInt16, UInt64
 
 KEPT: Final = 255  # for a token id: the target stays as it is
 _PLACE_BITS: Final = 16

@@ -4,17 +4,13 @@ So it does not matter in which order or process a sample is drawn. The function 
 2014, "Fast splittable pseudorandom number generators", OOPSLA), started for each index from a hash of the other three.
 """
 
-from __future__ import annotations
-
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from mutbert.arrays import Float64, Int64, UInt64
+from mutbert.arrays import Float64, Int64, UInt64
 
 # One stream for each question asked of a window, so that the answers are independent of each other.
 START, TARGETS, CORRUPTION, STRAND = range(1, 5)

@@ -1,25 +1,19 @@
 """Which parts of genomes are trained on and held out, and windows of them: window i is a function of (seed, i)."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from mutbert import alphabet
+from mutbert.arrays import Bool, Int64
 from mutbert.errors import InputError
-from mutbert.genome.store import Windows
+from mutbert.genome.store import ProbabilisticGenome, Windows
 from mutbert.regions import Region, match_contig, merge_regions, names_text, read_bed, subtract_regions
 from mutbert.windows.randomness import START, STRAND, random_bits, unit_interval
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from mutbert.arrays import Bool, Int64
-    from mutbert.genome.store import ProbabilisticGenome
 
 _BED: Final = (".bed", ".bed.gz")
 

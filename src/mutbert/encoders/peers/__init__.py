@@ -1,24 +1,19 @@
 """The models that MutBERT is compared with: no code of a checkpoint runs, which is read name by name or not at all."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Mapping, Sequence, Set
+from typing import Any, Final
 
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import EsmConfig, EsmTokenizer, PreTrainedTokenizerFast
 
+from mutbert.encoders.adapter import Kind
+from mutbert.encoders.known import Family
 from mutbert.encoders.peers import attention, caduceus
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
 from mutbert.model.checkpoints import local_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence, Set
-
-    from mutbert.encoders.adapter import Kind
-    from mutbert.encoders.known import Family
 
 _FREQUENCIES: Final = ".rotary_embeddings.inv_freq"
 _TIED: Final = {r"^lm_head\.decoder\.weight$": "esm.embeddings.word_embeddings.weight"}

@@ -6,8 +6,6 @@ position embeddings and with gated feed-forward blocks. Nucleotide Transformers 
 rotary positions. Shape suffixes: B batch, L tokens, D hidden size, H heads, K size of a head, V vocabulary.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

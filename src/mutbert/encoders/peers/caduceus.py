@@ -5,12 +5,11 @@ Caduceus-PS both at once with the same weights. Shape suffixes: B batch, L token
 (expand * D), N state size, V vocabulary.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +20,6 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
 from mutbert.encoders.token_encoders import mean_over_tokens
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # The scan holds two arrays (B, E, L, N); it runs over so few rows at once that they stay below this.
 _SCAN_BYTES: Final = 1 << 28
