@@ -1,5 +1,6 @@
 """Settings from YAML 1.2 and back: what is read, what is refused, and that nothing is lost on the way."""
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 import pytest
@@ -72,6 +73,10 @@ def test_numbers_and_words_are_what_people_mean(read, number, word):
     )
 
 
+# Each list has the one before nine times.
+BOMB = "title: [&a [x]" + "".join(f", &{name} [" + 9 * f"*{last}," + "]" for last, name in pairwise("abcdefgh")) + "]"
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
@@ -87,6 +92,17 @@ def test_numbers_and_words_are_what_people_mean(read, number, word):
         ("title: x", ["count"], "'count' is not of the form key=value"),
         ("title: x", ["title.a=1"], "title: Input should be a valid string"),
         ("title: x", ["count=["], "the value is not valid YAML"),
+        (BOMB, [], "or, aliases repeated, values"),
+        ("title: &a [*a]", [], "not valid YAML: it has more than 20 levels"),
+        ("title: 2020-13-45", [], "not valid YAML: month must be in 1..12"),
+        ("title: !!float abc", [], "not valid YAML: could not convert string to float: 'abc'"),
+        ("title: !!python/name:os.system x", [], "not valid YAML: could not determine a constructor for the tag"),
+        (f"title: x\ncount: {'9' * 5000}", [], "not valid YAML: Exceeds the limit"),
+        (f"title: [{'x' * 4000}]", [], "title: Input should be a valid string (given: ['xxx"),
+        (f"title: x\nfree: {'{a: ' * 20 + '1' + '}' * 20}", [], "it has more than 20 levels"),
+        ("base: some.yaml\ntitle: x", [], "is a base of itself"),
+        (f"title: {'x' * (1 << 20)}", [], "more than 1,048,576 characters"),
+        ("title: x\ntrust_remote_code: true", [], "trust_remote_code is for the command line alone"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(read, text, overrides, message):
@@ -94,6 +110,7 @@ def test_what_cannot_be_is_refused_in_one_line(read, text, overrides, message):
         read(text, *overrides)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
     assert overrides or "some.yaml: " in str(caught.value)
 
 

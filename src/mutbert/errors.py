@@ -29,6 +29,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(one in text for one in words))
 
 
-def one_line(error: Exception, most: int = 1000) -> str:
-    """Return the message of a library's error as one line of at most so many characters."""
+def one_line(error: object, most: int = 1000) -> str:
+    """Return the message of a library's error, or another text, as one line of at most so many characters."""
     return " ".join(str(error).split())[:most]

@@ -5,6 +5,7 @@ import difflib
 import io
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import CollectionNode
 
 from mutbert.errors import InputError, one_line
+
+_LARGEST, _DEEPEST = 1 << 20, 20  # bytes of a file, and levels
 
 Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str | int) else value)]
 """One word or several: ``train=chr1`` and ``train=[chr1, 2]``."""
@@ -54,9 +58,9 @@ class Settings(BaseModel):
         return _validated(type(self), _overridden(self.model_dump(), overrides), ", ".join(overrides))
 
     def as_yaml(self) -> str:
-        """Return every setting as YAML, the defaults included."""
-        text = io.StringIO()
-        _yaml().dump(self.model_dump(mode="json"), text)
+        """Return every setting as YAML, the defaults included; no file may allow code of a model to run."""
+        text, values = io.StringIO(), self.model_dump(mode="json")
+        _yaml().dump(values | dict.fromkeys(values.keys() & {"trust_remote_code"}, False), text)
         return text.getvalue()
 
 
@@ -99,22 +103,47 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _read(source: str | Path, folder: Path, shipped: str) -> dict[str, Any]:
+def _read(source: str | Path, folder: Path, shipped: str, level: int = 0) -> dict[str, Any]:
+    if level > _DEEPEST:
+        raise InputError(f"{source}: is a base of itself; remove its key base")
     names = shipped_names(shipped) if shipped else []
     file: Path | Traversable = folder / source
     if str(source) in names:
         file = files("mutbert").joinpath(shipped, f"{source}.yaml")
     try:
-        tree = _yaml().load(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            text = opened.read(_LARGEST).decode()
     except (OSError, UnicodeDecodeError) as error:
         remedy = f"; {shipped} that come with the package: {', '.join(names)}" if names else ""
         raise InputError(f"{source}: cannot be read ({one_line(error)}){remedy}") from None
-    except YAMLError as error:
-        raise InputError(f"{source}: not valid YAML: {one_line(error)}") from None
+    tree = _parsed(text, f"{source}: not valid YAML")
     if not isinstance(tree, dict):
         raise InputError(f"{source}: contains no settings; expected lines of 'key: value'")
+    if tree.get("trust_remote_code"):
+        why = "a file may come from somebody else"
+        raise InputError(f"{source}: trust_remote_code is for the command line alone, as {why}; remove it here")
     base = tree.pop("base", None)
-    return tree if base is None else _merged(_read(str(base), Path(str(file)).parent, shipped), tree)
+    return tree if base is None else _merged(_read(str(base), Path(str(file)).parent, shipped, level + 1), tree)
+
+
+def _parsed(text: str, problem: str) -> Any:
+    """Return the value of a YAML text, which is bounded: a few lines of aliases can fill the memory."""
+
+    @cache
+    def count(node: Any, level: int = 0) -> int:
+        """Return how many values a node stands for, with each alias the whole of what it repeats."""
+        if level > _DEEPEST:
+            raise ValueError(f"it has more than {_DEEPEST} levels")
+        parts = node.value if isinstance(node, CollectionNode) else ()
+        return 1 + sum(count(one, level + 1) for part in parts for one in listed(part))
+
+    try:
+        if len(text) >= _LARGEST or count(_yaml().compose(text)) > _LARGEST:
+            raise ValueError(f"it has more than {_LARGEST:,} characters or, aliases repeated, values")
+        return _yaml().load(text)
+    # Of a number with too many digits, or a date without a month, the library raises errors of Python's own.
+    except (ValueError, RecursionError, YAMLError) as error:
+        raise InputError(f"{problem}: {one_line(error)}") from None
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -129,11 +158,7 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise InputError(f"{override!r} is not of the form key=value, for example training.max_steps=100")
-        try:
-            value = _yaml().load(text)
-        except YAMLError as error:
-            raise InputError(f"{override!r}: the value is not valid YAML: {one_line(error)}") from None
-        tree = _set(tree, key, value)
+        tree = _set(tree, key, _parsed(text, f"{override!r}: the value is not valid YAML"))
     return tree
 
 
@@ -156,6 +181,7 @@ def _validated(kind: type[Kind], tree: dict[str, Any], source: str) -> Kind:
         # The settings without this key do not know where they are themselves.
         message = re.sub("unknown key |did you mean ", rf"\g<0>{key}{'.' * bool(key)}", message)
     else:
-        given = "" if isinstance(first["input"], dict | BaseModel) else f" (given: {first['input']!r})"
+        text = one_line(repr(first["input"]), 200)
+        given = "" if isinstance(first["input"], dict | BaseModel) else f" (given: {text})"
         message = f"{key}: {message}{given}".removeprefix(": ")
     raise InputError(f"{source}: {message}")

@@ -186,7 +186,7 @@ def test_longer_sequences_scale_the_rotary_positions_as_far_as_needed(model_fold
 
 
 @pytest.mark.parametrize("kind", ["bert", "other"])
-def test_code_of_a_checkpoint_runs_only_where_it_is_trusted(copied, add_code, kind):
+def test_code_of_a_checkpoint_runs_only_where_it_is_trusted(copied, add_code, kind, capfd):
     folder = copied("bert")
     # The library has a model of the first type itself, and would take that without a word.
     witness = add_code(folder, model_type=kind)
@@ -197,6 +197,9 @@ def test_code_of_a_checkpoint_runs_only_where_it_is_trusted(copied, add_code, ki
     model = open_encoder(folder, trust_remote_code=True).classifier(2, 20)
     assert type(model).__name__ == "OtherModel"
     assert witness.exists()
+    assert f"{folder}: runs code that comes with the checkpoint, " in capfd.readouterr().err
+    trusted = FinetuneRecipe(model=str(folder), train="x.csv", output="x", trust_remote_code=True)
+    assert "trust_remote_code: false" in trusted.as_yaml()  # which a run's folder has
 
 
 @pytest.mark.parametrize("kind", KINDS)

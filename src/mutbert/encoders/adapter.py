@@ -7,6 +7,7 @@ means the same model with fresh weights. Shape suffixes: B batch, L length, C ch
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -120,9 +121,11 @@ def open_encoder(
         raise InputError(f"{path}: cannot be loaded: {one_line(error)}") from None
     if kind := MutBertEncoder if own else find_peer(values, path):
         return kind(name or text, path, settings, values, fresh=fresh)
-    if values.get("auto_map") and not trust_remote_code:
-        # The library would make a stock model of the same type instead, of whatever weights happen to fit.
-        raise InputError(f"{path}: needs code that comes with the checkpoint; use --trust-remote-code to run it")
+    if code := values.get("auto_map"):
+        if not trust_remote_code:
+            # The library would make a stock model of the same type instead, of whatever weights happen to fit.
+            raise InputError(f"{path}: needs code that comes with the checkpoint; use --trust-remote-code to run it")
+        print(f"{path}: runs code that comes with the checkpoint, {one_line(code, 300)}", file=sys.stderr)  # noqa: T201
     # Explicit, since the library would ask at the terminal otherwise.
     return AutoEncoder(name or text, path, {**settings, "trust_remote_code": trust_remote_code}, values, fresh=fresh)
 

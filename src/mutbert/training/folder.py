@@ -29,7 +29,7 @@ FILES: Final = "files.json"  # in a checkpoint: the size in bytes of every other
 # How a step is divided and what is kept may differ when a run is resumed; what a step is may not.
 _MAY_CHANGE: Final = (
     "training.per_device_train_batch_size", "training.per_device_eval_batch_size", "training.dataloader_",
-    "training.save_total_limit", "finetune.micro_batch_size", "finetune.training.dataloader_",
+    "training.save_total_limit", "trust_remote_code", "finetune.micro_batch_size", "finetune.training.dataloader_",
 )  # fmt: skip
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # How torch and safetensors report a file that could not be written.
