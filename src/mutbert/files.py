@@ -218,9 +218,8 @@ def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str
 def check_input(path: Path, what: str) -> bool:
     """Return whether a file is compressed by gzip or bgzip; raise InputError where it cannot be read or was cut."""
     if not path.is_file():
-        kind = "is a directory" if path.is_dir() else "is a pipe or a device"
-        problem = f"{kind}; name a {what} file on disk" if path.exists() else f"no such {what} file; check the path"
-        raise InputError(f"{path}: {problem}")
+        problem = "is a directory, a pipe or a device" if path.exists() else f"no such {what} file"
+        raise InputError(f"{path}: {problem}; give a {what} file on disk")
     try:
         with path.open("rb") as file:
             head = file.read(18)

@@ -35,10 +35,7 @@ class Places(NamedTuple):
 
 
 class WindowSampler:
-    """Draw windows uniformly from every valid start, on the reverse strand with probability `reverse`.
-
-    A start is valid when the whole window lies in one of the regions, which do not overlap, and holds no N.
-    """
+    """Windows of any start from which all lies in a region, without an N; reversed with probability `reverse`."""
 
     def __init__(self, parts: Sequence[Part], length: int, *, seed: int, reverse: float = 0.0) -> None:
         self.parts, self.length, self.seed, self.reverse = list(parts), length, seed, reverse
@@ -115,12 +112,7 @@ class WindowSampler:
 def split_genomes(
     genomes: Sequence[ProbabilisticGenome], train: Sequence[str], held_out: Sequence[str]
 ) -> tuple[list[Part], list[Part]]:
-    """Return what is trained on and what is held out, which share no base; without `train`, the former is the rest.
-
-    Parts are in the order of the genomes; one without regions has none. An entry is a contig, a region
-    (``chr22:101-200``) or a BED file (``*.bed``, ``*.bed.gz``). A genome's name without ``.genome`` may precede it
-    (``human:chr22``), and must where more than one genome has the entry.
-    """
+    """Return parts to train on, or without `train` the rest, and those held out; entries may begin ``GENOME:``."""
     names = [genome_name(genome) for genome in genomes]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"two genomes are called {twice[0]}; rename one store")
