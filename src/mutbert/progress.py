@@ -23,9 +23,6 @@ class _Lines:
             self.amount = amount
             sys.stderr.write(line + "\n")
 
-    def flush(self) -> None:
-        sys.stderr.flush()
-
 
 @contextmanager
 def progress_bar(

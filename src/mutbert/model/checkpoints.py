@@ -58,13 +58,11 @@ def read_checkpoint(
         weights = {name: weight for name, weight in weights.items() if "pooler.dense." not in name}
     config, settings = _loaded(path, MutBertConfig.from_pretrained, folder, return_unused_kwargs=True, **overrides)
     if fresh_head and classes is not None:
-        own = _loaded(path, MutBertConfig.from_pretrained, folder).id2label
-        weights = without_other_head(path, weights, own, classes)
+        weights = without_other_head(path, weights, config.get_config_dict(folder)[0].get("id2label"), classes)
     model, info = _loaded(path, load_quietly, model_class, config, weights, **settings)
     # By which others find the configuration, such as peft when it saves adapters.
     model.name_or_path = model.config.name_or_path = str(path)
-    _check_tokens(folder, config)
-    _check_fit(path, model, info, fresh_head=fresh_head)
+    _check_fit(path, folder / "tokenizer.json", model, info, fresh_head=fresh_head)
     decoder = model.get_output_embeddings() if model.config.tie_word_embeddings else None
     # A decoder that repeats the embedding is tied to it, which transformers before 5.4 leaves open.
     if decoder is not None and torch.equal(decoder.weight, model.get_input_embeddings().weight):
@@ -104,8 +102,13 @@ def load_quietly(kind: Any, config: Any, weights: dict[str, Any], **settings: An
     return model.eval(), info
 
 
-def _check_fit(path: str | Path, model: Any, info: dict[str, Any], *, fresh_head: bool) -> None:
-    """Raise InputError for a model whose loading gave `info`, where its checkpoint does not fit."""
+def _check_fit(path: str | Path, tokenizer: Path, model: Any, info: dict[str, Any], *, fresh_head: bool) -> None:
+    """Raise InputError for a model whose loading gave `info`, where its checkpoint or its tokens do not fit."""
+    if (count := model.config.vocab_size) != len(alphabet.TOKENS):
+        raise InputError(f"{path}: has {count} tokens where MutBERT has {len(alphabet.TOKENS)}; it is of another model")
+    expected = {token: number for number, token in enumerate(alphabet.TOKENS)}
+    if tokenizer.is_file() and _loaded(tokenizer, Tokenizer.from_file, str(tokenizer)).get_vocab() != expected:
+        raise InputError(f"{tokenizer}: its tokens are not {', '.join(alphabet.TOKENS)}; it is of another model")
     name, missing = type(model).__name__, set(info["missing_keys"])
     for part in ("classifier.", "bert.pooler.") if fresh_head else ():
         weights = {weight for weight, _ in model.named_parameters() if weight.startswith(part)}
@@ -158,8 +161,7 @@ def local_folder(source: str | Path, revision: str | None = None, *, weights: bo
         if weights and not any(Path(found).glob("model*.safetensors")):
             found = snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        text = one_line(error, 300)
-        raise InputError(f"{source}: no such folder, and no repository of the Hub can be had: {text}") from None
+        raise InputError(f"{source}: no such folder, and the Hub gives no repository: {one_line(error, 300)}") from None
     return Path(found)
 
 
@@ -260,15 +262,6 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
         model.save_pretrained(folder, state_dict=dict(kept))
     tokenizer.save_pretrained(folder)
     return model, len(kept), repeated
-
-
-def _check_tokens(folder: Path, config: Any) -> None:
-    """Raise InputError for a checkpoint of other tokens, or ids of them, than ours."""
-    if config.vocab_size != (size := alphabet.VOCABULARY_SIZE):
-        raise InputError(f"{folder}: has {config.vocab_size} tokens where MutBERT has {size}; it is of another model")
-    file, expected = folder / "tokenizer.json", {token: number for number, token in enumerate(alphabet.TOKENS)}
-    if file.is_file() and _loaded(file, Tokenizer.from_file, str(file)).get_vocab() != expected:
-        raise InputError(f"{file}: its tokens are not {', '.join(alphabet.TOKENS)}; it is of another model")
 
 
 def _classes(folder: Path, weights: dict[str, Any]) -> list[type[models.MutBertPreTrainedModel]]:

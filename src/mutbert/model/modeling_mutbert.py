@@ -294,10 +294,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         inputs_embeds: Tensor | None = None, input_probs: Tensor | None = None, labels: Tensor | None = None,
         target_places: Tensor | None = None, target_weights: Tensor | None = None, **inputs: Any,
     ) -> modeling_outputs.MaskedLMOutput:  # fmt: skip
-        """Return logits (B, L, V), or (B, T, V) at the `target_places` (B, T), and with labels their `target_loss`.
-
-        Other inputs are those of `MutBertModel.forward`. Without places, labels are as many as positions.
-        """
+        """Return logits (B, L, V), or (B, T, V) at `target_places` (B, T), and with as many labels `target_loss`."""
         inputs |= {"inputs_embeds": inputs_embeds, "input_probs": input_probs, "return_dict": True}
         outputs = self.bert(input_ids, attention_mask, **inputs)
         hidden_BTD = outputs.last_hidden_state

@@ -102,7 +102,6 @@ def expand_batch(batch: Mapping[str, torch.Tensor]) -> Batch:
     place_BT = batch["target_places"].long() + 1
     row_B1 = torch.arange(len(place_BT), device=place_BT.device)[:, None]
     labels_BTV = input_BPV[row_B1, place_BT]
-
     seen_BT = batch["target_inputs"].long()
     kept_BT = seen_BT == KEPT
     # What is kept has no id; any will do where it is not used.

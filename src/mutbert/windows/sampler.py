@@ -63,8 +63,7 @@ class WindowSampler:
 
     def places(self, index_B: Int64) -> Places:
         """Return the places of the windows with these indices, (B,)."""
-        unit_B = unit_interval(random_bits(self.seed, START, index_B, 1)[:, 0])
-        rank_B = (unit_B * self.valid_starts).astype(np.int64)
+        rank_B = (unit_interval(random_bits(self.seed, START, index_B, 1)[:, 0]) * self.valid_starts).astype(np.int64)
         stretch_B = np.searchsorted(self._last, rank_B, side="right")
         start_B = self._start[stretch_B] + rank_B - self._first[stretch_B]
         reverse_B = unit_interval(random_bits(self.seed, STRAND, index_B, 1)[:, 0]) < self.reverse
@@ -88,8 +87,7 @@ class WindowSampler:
             column_N = np.where(reverse_N, self.length - 1 - column_N, column_N)
             # A C G T backwards is T G C A, their complements.
             frequency_N4 = np.where(reverse_N[:, None], frequency_N4[:, ::-1], frequency_N4)
-        # Reverse windows are backwards now, and those of one genome came before those of the next: a stable sort is
-        # quick with such runs.
+        # A stable sort is quick with such runs: reverse windows backwards, one genome's windows before the next one's.
         order_N = np.argsort(row_N * self.length + column_N, kind="stable")
         return Windows(base_BL, row_N[order_N], column_N[order_N], frequency_N4.take(order_N, axis=0))
 
