@@ -45,8 +45,7 @@ def check_output(path: Path, *, force: bool, directory: bool = False, inputs: It
         if not (path.is_dir() and not path.is_symlink() if directory else path.is_file()):
             raise InputError(f"{path}: is not a regular {'directory' if directory else 'file'}; choose another output")
         if directory and (foreign := next(_foreign(path), None)):
-            what = f"{foreign.relative_to(path)}, which mutbert did not write"
-            raise InputError(f"{path}: holds {what}; choose another output, or remove it yourself")
+            raise InputError(f"{path}: holds {foreign.relative_to(path)}, which mutbert did not write; move it away")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         problem = "is not writable" if path.parent.is_dir() else "does not exist"
         raise InputError(f"{path}: the directory {path.parent} {problem}; create it, or choose another output")
@@ -218,9 +217,8 @@ def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str
 def check_input(path: Path, what: str) -> bool:
     """Return whether a file is compressed by gzip or bgzip; raise InputError where it cannot be read or was cut."""
     if not path.is_file():
-        kind = "is a directory" if path.is_dir() else "is a pipe or a device"
-        problem = f"{kind}; name a {what} file on disk" if path.exists() else f"no such {what} file; check the path"
-        raise InputError(f"{path}: {problem}")
+        problem = "is a directory, a pipe or a device" if path.exists() else f"no such {what} file"
+        raise InputError(f"{path}: {problem}; give a {what} file on disk")
     try:
         with path.open("rb") as file:
             head = file.read(18)

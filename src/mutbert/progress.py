@@ -23,9 +23,6 @@ class _Lines:
             self.amount = amount
             sys.stderr.write(line + "\n")
 
-    def flush(self) -> None:
-        sys.stderr.flush()
-
 
 @contextmanager
 def progress_bar(
@@ -37,12 +34,11 @@ def progress_bar(
     if work and show:
         sys.stderr.write(f"{description}: {work}\n")
 
-    class Bar(tqdm):
-        monitor_interval = 0  # a thread of its own would be forked into data loaders
-
+    # Without the class's monitor, a thread that would be forked into data loaders.
+    bar_class = type("Bar", (tqdm,), {"monitor_interval": 0})
     terminal = sys.stderr.isatty()
     line = _UNCOUNTED if total is None else _COUNTED
-    with Bar(
+    with bar_class(
         desc=description, total=total, disable=not show, unit="B" if unit == "bytes" else f" {unit}",
         unit_scale=unit == "bytes" or (total or 0) >= 1e6, bar_format=None if terminal else line,
         mininterval=0.1 if terminal else 5.0, miniters=0, delay=0 if terminal else 1e-9, dynamic_ncols=terminal,

@@ -1,7 +1,5 @@
 """Regions of a genome, BED files, and contig names in either naming."""
 
-from __future__ import annotations
-
 import gzip
 import re
 import zlib
@@ -29,11 +27,11 @@ class Region:
         return f"{self.contig}:{self.start + 1}-{self.end}"
 
     @classmethod
-    def parse(cls, text: str, lengths: Mapping[str, int] | None = None) -> Region:
+    def parse(cls, text: str, lengths: Mapping[str, int] | None = None) -> "Region":
         """Return the region of ``chr22``, ``chr22:101`` or ``chr22:101-200``, 1-based with both ends.
 
-        `lengths` are the contigs' in bases. Commas are allowed and either naming is accepted; a contig whose own name
-        holds a colon is found by its whole name. Without `lengths`, any contig is accepted, and positions are needed.
+        Commas are allowed, either naming is accepted, and a contig's own name may hold a colon. Without the contigs'
+        `lengths`, any contig is accepted, and positions are needed.
         """
         if lengths is not None and (whole := match_contig(text, lengths)) is not None:
             return cls(whole, 0, lengths[whole])
@@ -44,8 +42,8 @@ class Region:
             known = "write CONTIG:START-END" if lengths is None else f"no such contig; there are {names_text(lengths)}"
             raise InputError(f"region {text!r}: {known}")
         first, last = (int((end or ends[1]).replace(",", "")) for end in ends.groups())
-        if not 1 <= first <= last <= (last if lengths is None else lengths[contig]):
-            most = "" if lengths is None else lengths[contig]
+        most = last if lengths is None else lengths[contig]
+        if not 1 <= first <= last <= most:
             raise InputError(f"region {text!r}: not within {contig}:1-{most}; positions are 1-based")
         return cls(contig, first - 1, last)
 
@@ -100,9 +98,8 @@ def subtract_regions(regions: Iterable[Region], holes: Iterable[Region]) -> list
         by_contig.setdefault(hole.contig, []).extend((hole.start, hole.end))
     kept = []
     for region in regions:
-        edges = [region.start, *by_contig.get(region.contig, []), region.end]
-        edges = [min(max(edge, region.start), region.end) for edge in edges]
-        places = zip(edges[::2], edges[1::2], strict=True)
+        edges = [min(max(edge, region.start), region.end) for edge in by_contig.get(region.contig, [])]
+        places = zip([region.start, *edges[1::2]], [*edges[::2], region.end], strict=True)
         kept += [Region(region.contig, *place) for place in places if place[0] < place[1]]
     return kept
 

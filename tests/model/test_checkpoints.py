@@ -131,7 +131,7 @@ def test_weights_are_read_from_every_form(published, probs, tmp_path, form):
         next(folder.glob("*-00002-of-*")).unlink()
         assert f"is missing, though {index.name} names it" in refusal(load)
         index.write_text("{}")
-        assert "is no index of weights" in refusal(load)
+        assert "index.json: cannot be read" in refusal(load)
 
 
 class Payload:
@@ -219,7 +219,7 @@ def test_what_is_no_checkpoint_is_refused(published, build, tmp_path):
         (0, stock, "config.json", (folder / "config.json").read_text(), "has bert.embeddings.position"),
         (1, tmp_path / "wide", None, "", "has 11 tokens where MutBERT has 9"),
         (1, folder, "tokenizer.json", renumbered, "tokenizer.json: its tokens are not [UNK]"),
-        (1, folder, "tokenizer.json", "{", "its tokenizer cannot be read"),
+        (1, folder, "tokenizer.json", "{", "tokenizer.json: cannot be read"),
         (0, folder, "model.safetensors", "not a tensor in here", "model.safetensors: cannot be read"),
     ):
         if file is not None:

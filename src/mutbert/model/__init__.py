@@ -3,8 +3,7 @@
 from mutbert.errors import MissingExtraError
 
 try:
-    # First, because transformers would go on without it for a while.
-    import torch  # noqa: F401
+    import torch  # noqa: F401 - first, as transformers would go on without it for a while
     import transformers
 
     from mutbert.model.checkpoints import read_checkpoint as read_checkpoint

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -48,32 +48,37 @@ def read_checkpoint(
 ) -> Model:  # fmt: skip
     """Return a trained model in evaluation mode, of a folder or a repository of the Hub, ours or published.
 
-    InputError is raised for a weight that is missing or left over, but for heads that the model does not have;
     `fresh_head` starts a missing classifier with fresh weights, and with `classes` also one of other classes.
-    `overrides` are values of `MutBertConfig`, or `dtype`.
+    `overrides` are values of `MutBertConfig`, or `dtype`. A weight that is missing or left over is an error.
     """
     check_folder(path)
     folder = local_folder(path, overrides.pop("revision", None))
     weights = read_weights(folder)
     if overrides.get("pooler_type") == "mean":
         weights = {name: weight for name, weight in weights.items() if "pooler.dense." not in name}
-    try:
-        config, settings = MutBertConfig.from_pretrained(folder, **overrides, return_unused_kwargs=True)
-        if fresh_head and classes is not None:
-            weights = without_other_head(path, weights, MutBertConfig.from_pretrained(folder).id2label, classes)
-        model, info = load_quietly(model_class, config, weights, **settings)
-    except Exception as error:  # of several libraries, which raise many kinds
-        raise InputError(f"{path}: cannot be loaded: {one_line(error)}") from None
+    config, settings = _loaded(path, MutBertConfig.from_pretrained, folder, return_unused_kwargs=True, **overrides)
+    if fresh_head and classes is not None:
+        weights = without_other_head(path, weights, config.get_config_dict(folder)[0].get("id2label"), classes)
+    model, info = _loaded(path, load_quietly, model_class, config, weights, **settings)
     # By which others find the configuration, such as peft when it saves adapters.
     model.name_or_path = model.config.name_or_path = str(path)
-    _check_tokens(folder, config)
-    _check_fit(path, model, info, fresh_head=fresh_head)
+    _check_fit(path, folder / "tokenizer.json", model, info, fresh_head=fresh_head)
     decoder = model.get_output_embeddings() if model.config.tie_word_embeddings else None
     # A decoder that repeats the embedding is tied to it, which transformers before 5.4 leaves open.
     if decoder is not None and torch.equal(decoder.weight, model.get_input_embeddings().weight):
         model.tie_weights()
     model.record_decoder()
     return model  # type: ignore[no-any-return]
+
+
+def _loaded(path: str | Path, load: Callable[..., Any], /, *arguments: Any, **settings: Any) -> Any:
+    """Return what a library loads of a path, whose errors are of many kinds."""
+    try:
+        return load(*arguments, **settings)
+    except Exception as error:
+        # Without torch's own remedy, which is to trust the file.
+        text = one_line(error).partition(" This file can still be loaded")[0]
+        raise InputError(f"{path}: cannot be read: {text[:300]}") from None
 
 
 def without_other_head(
@@ -97,8 +102,13 @@ def load_quietly(kind: Any, config: Any, weights: dict[str, Any], **settings: An
     return model.eval(), info
 
 
-def _check_fit(path: str | Path, model: Any, info: dict[str, Any], *, fresh_head: bool) -> None:
-    """Raise InputError for a model whose loading gave `info`, where its checkpoint does not fit."""
+def _check_fit(path: str | Path, tokenizer: Path, model: Any, info: dict[str, Any], *, fresh_head: bool) -> None:
+    """Raise InputError for a model whose loading gave `info`, where its checkpoint or its tokens do not fit."""
+    if (count := model.config.vocab_size) != len(alphabet.TOKENS):
+        raise InputError(f"{path}: has {count} tokens where MutBERT has {len(alphabet.TOKENS)}; it is of another model")
+    expected = {token: number for number, token in enumerate(alphabet.TOKENS)}
+    if tokenizer.is_file() and _loaded(tokenizer, Tokenizer.from_file, str(tokenizer)).get_vocab() != expected:
+        raise InputError(f"{tokenizer}: its tokens are not {', '.join(alphabet.TOKENS)}; it is of another model")
     name, missing = type(model).__name__, set(info["missing_keys"])
     for part in ("classifier.", "bert.pooler.") if fresh_head else ():
         weights = {weight for weight, _ in model.named_parameters() if weight.startswith(part)}
@@ -127,8 +137,7 @@ def check_folder(path: str | Path) -> None:
     elif (folder / MODEL / "config.json").is_file() and not (folder / "config.json").is_file():
         problem, remedy = "the folder of a run", f"use {folder / MODEL}"
     elif (folder / "adapter_config.json").is_file() and not (folder / "model.safetensors").is_file():
-        problem = "holds an adapter and no model"
-        remedy = "merge it into its model by peft's merge_and_unload(), save that, and use its folder"
+        problem, remedy = "holds an adapter and no model", "save what peft's merge_and_unload() returns, and use that"
     elif not (folder / "config.json").is_file():
         problem = "not a model folder (it has no config.json)"
     elif not weight_files(folder):
@@ -152,8 +161,7 @@ def local_folder(source: str | Path, revision: str | None = None, *, weights: bo
         if weights and not any(Path(found).glob("model*.safetensors")):
             found = snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        text = one_line(error, 300)
-        raise InputError(f"{source}: no such folder, and no repository of the Hub can be had: {text}") from None
+        raise InputError(f"{source}: no such folder, and the Hub gives no repository: {one_line(error, 300)}") from None
     return Path(found)
 
 
@@ -161,12 +169,8 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return a checkpoint's tensors by name, of files that hold nothing else."""
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):
-        try:
-            part: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        except Exception as error:  # of several libraries, which raise many kinds
-            # Without torch's own remedy, which is to trust the file.
-            text = one_line(error).partition(" This file can still be loaded")[0]
-            raise InputError(f"{path}: cannot be read, or holds other things than tensors: {text[:300]}") from None
+        is_safe = path.suffix == ".safetensors"
+        part = _loaded(path, load_file, path) if is_safe else _loaded(path, torch.load, path, "cpu", weights_only=True)
         if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
             raise InputError(f"{path}: is no state dict of tensors by name; give the file that save_pretrained wrote")
         for name, value in part.items():
@@ -187,10 +191,7 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            try:
-                parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(f"{index}: is no index of weights ({error}); get it anew") from None
+            parts = _loaded(index, lambda file: {*json.loads(file.read_bytes())["weight_map"].values()}, index)
             if lost := sorted(part for part in parts if not (folder / part).is_file()):
                 raise InputError(f"{folder / lost[0]}: is missing, though {index.name} names it; get it too")
             return [folder / part for part in sorted(parts)]
@@ -214,15 +215,13 @@ def library_bars_off(*, warnings_too: bool = False) -> Iterator[None]:
 def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = False) -> dict[str, Any]:
     """Convert a published checkpoint, or one of ours, to a model folder of this package.
 
-    Every weight keeps its key and its precision; ``config.json`` is translated, and a tokenizer is added. A decoder
-    that only repeats the embedding is tied to it. A missing or left-over key is an error.
+    Every weight keeps its key and its precision, but for a decoder that only repeats the embedding. A missing or
+    left-over key is an error.
 
     Parameters
     ----------
-    source, output : str or Path
-        A model folder, or a repository of the Hub; the folder to write.
-    force : bool
-        Replace a model folder there.
+    source, output, force
+        A model folder, or a repository of the Hub; the folder to write, and whether to replace one there.
 
     Returns
     -------
@@ -243,7 +242,10 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
     weights = read_weights(source)
     # Each class reads its own part, and raises for what does not fit.
     model = [read_checkpoint(source, model_class) for model_class in _classes(source, weights)][-1]
-    tokenizer = _tokenizer(source, model.config)
+    tokenizer = MutBertTokenizer(model_max_length=model.config.max_position_embeddings)
+    own = source / "tokenizer_config.json"
+    if own.is_file() and b'"MutBertTokenizer"' in own.read_bytes():
+        tokenizer = _loaded(source, MutBertTokenizer.from_pretrained, source)
     bias = weights.get(_BIAS, torch.empty(0))
     if not torch.equal(weights.get(_DECODER_BIAS, bias), bias):
         raise InputError(f"{source}: {_DECODER_BIAS} and {_BIAS} differ, where one is another name of the other")
@@ -260,31 +262,6 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
         model.save_pretrained(folder, state_dict=dict(kept))
     tokenizer.save_pretrained(folder)
     return model, len(kept), repeated
-
-
-def _tokenizer(source: Path, config: Any) -> MutBertTokenizer:
-    """Return the checkpoint's own tokenizer where it is one of ours."""
-    settings = source / "tokenizer_config.json"
-    if not settings.is_file() or b'"MutBertTokenizer"' not in settings.read_bytes():
-        return MutBertTokenizer(model_max_length=config.max_position_embeddings)
-    try:
-        return MutBertTokenizer.from_pretrained(source)  # type: ignore[no-any-return, unused-ignore]
-    except Exception as error:  # the library raises no narrower one
-        raise InputError(f"{source}: its tokenizer cannot be read ({one_line(error)}); remove its files") from None
-
-
-def _check_tokens(folder: Path, config: Any) -> None:
-    """Raise InputError for a checkpoint of other tokens, or ids of them, than ours."""
-    if config.vocab_size != (size := alphabet.VOCABULARY_SIZE):
-        raise InputError(f"{folder}: has {config.vocab_size} tokens where MutBERT has {size}; it is of another model")
-    if not (file := folder / "tokenizer.json").is_file():
-        return
-    try:
-        found = Tokenizer.from_file(str(file)).get_vocab()
-    except Exception as error:  # the library raises no narrower one
-        raise InputError(f"{folder}: its tokenizer cannot be read ({one_line(error)}); remove its files") from None
-    if found != {token: number for number, token in enumerate(alphabet.TOKENS)}:
-        raise InputError(f"{file}: its tokens are not {', '.join(alphabet.TOKENS)}; it is of another model")
 
 
 def _classes(folder: Path, weights: dict[str, Any]) -> list[type[models.MutBertPreTrainedModel]]:

@@ -13,7 +13,6 @@ DEFAULTS: Final[dict[str, Any]] = {
     "max_position_embeddings": 512, "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
     "pad_token_id": 3, "rope_theta": 10000.0, "pooler_type": "mean", "tie_word_embeddings": True, "check_inputs": True,
 }  # fmt: skip
-_POOLER_TYPES: Final = ("mean", "first_token_transform")
 _COUNTS: Final = tuple(name for name, value in DEFAULTS.items() if type(value) is int and name != "pad_token_id")
 _SCALES: Final = ("initializer_range", "layer_norm_eps", "rope_theta")
 
@@ -92,7 +91,7 @@ class MutBertConfig(PreTrainedConfig):
             (_SCALES, "a number above 0", lambda x: _is_number(x) and x > 0),
             (("hidden_act",), "the name of an activation", lambda x: isinstance(x, str)),
             (("pad_token_id",), "a token id", lambda x: isinstance(x, int) and 0 <= x < self.vocab_size),
-            (("pooler_type",), f"one of {', '.join(_POOLER_TYPES)}", lambda x: x in _POOLER_TYPES),
+            (("pooler_type",), "one of mean, first_token_transform", lambda x: x in ("mean", "first_token_transform")),
         ):
             for name in names:
                 if not is_valid(value := getattr(self, name)):

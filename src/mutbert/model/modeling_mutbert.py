@@ -60,32 +60,27 @@ def rotate(x_BLHK: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return turned_BLHK.to(x_BLHK.dtype)
 
 
-def drop(x: Tensor, probability: float) -> Tensor:
-    """Return `x` with elements dropped; on a CPU, one draw of 64 bits decides on four, in a fraction of the time."""
-    if x.device.type != "cpu" or probability == 1 or torch.compiler.is_compiling():
-        return nn.functional.dropout(x, probability)
-    draws = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    keep = draws[: x.numel()].view(x.shape) >= round(probability * 2**16) - 2**15
-    return x * (keep.to(x.dtype) / (1 - probability))
-
-
 class MutBertDropout(nn.Dropout):
-    """torch's dropout, by `drop`."""
+    """torch's dropout; on a CPU, one draw of 64 bits decides on four elements, in a fraction of the time."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x`, in training with elements dropped."""
-        return drop(x, self.p) if self.training and self.p else x
+        if not self.training or self.p in {0, 1} or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        draws = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        keep = draws[: x.numel()].view(x.shape) >= round(self.p * 2**16) - 2**15
+        return x * (keep.to(x.dtype) / (1 - self.p))
 
 
 def attend_with_dropout(
-    _: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **_: Any
 ) -> tuple[Tensor, Tensor]:
-    """Return what eager attention does, with `drop`; `mask` is boolean."""
+    """Return what eager attention does, with the module's dropout; `mask` is boolean."""
     score_BHLL = (query * scaling) @ key.transpose(2, 3)
     if mask is not None:
         score_BHLL = score_BHLL.masked_fill(~mask, torch.finfo(score_BHLL.dtype).min)
     weight_BHLL = score_BHLL.softmax(dim=-1).to(value.dtype)
-    return (drop(weight_BHLL, dropout) @ value).transpose(1, 2), weight_BHLL
+    return (module.dropout(weight_BHLL) @ value).transpose(1, 2), weight_BHLL
 
 
 class MutBertSelfAttention(nn.Module):
@@ -96,6 +91,7 @@ class MutBertSelfAttention(nn.Module):
         self.config = bert.config
         self.is_causal = False
         self.query, self.key, self.value = bert.query, bert.key, bert.value
+        self.dropout = MutBertDropout(bert.config.attention_probs_dropout_prob)
 
     def forward(
         self, hidden_BLD: Tensor, attention_mask: Tensor | None, rotary: tuple[Tensor, Tensor], **_: Any
@@ -140,8 +136,7 @@ class MutBertEmbeddings(nn.Module):
         table_VD = self.word_embeddings(torch.arange(self.vocab_size, device=probs_BLC.device))
         device = probs_BLC.device.type
         with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-            averaged_BLD: Tensor = probs_BLC.to(table_VD.dtype) @ table_VD[-probs_BLC.shape[-1] :]
-            return averaged_BLD
+            return torch.matmul(probs_BLC.to(table_VD.dtype), table_VD[-probs_BLC.shape[-1] :])
 
 
 class MutBertPredictions(modeling_bert.BertLMPredictionHead):
@@ -154,8 +149,7 @@ class MutBertPredictions(modeling_bert.BertLMPredictionHead):
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
         """Return logits (B, L, V)."""
-        logits_BLV: Tensor = self.decoder(self.transform(hidden_BLD)) + self.bias
-        return logits_BLV
+        return torch.add(self.decoder(self.transform(hidden_BLD)), self.bias)
 
 
 class MutBertPreTrainedModel(BertPreTrainedModel):
@@ -300,10 +294,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         inputs_embeds: Tensor | None = None, input_probs: Tensor | None = None, labels: Tensor | None = None,
         target_places: Tensor | None = None, target_weights: Tensor | None = None, **inputs: Any,
     ) -> modeling_outputs.MaskedLMOutput:  # fmt: skip
-        """Return logits (B, L, V), or (B, T, V) at the `target_places` (B, T), and with labels their `target_loss`.
-
-        Other inputs are those of `MutBertModel.forward`. Without places, labels are as many as positions.
-        """
+        """Return logits (B, L, V), or (B, T, V) at `target_places` (B, T), and with as many labels `target_loss`."""
         inputs |= {"inputs_embeds": inputs_embeds, "input_probs": input_probs, "return_dict": True}
         outputs = self.bert(input_ids, attention_mask, **inputs)
         hidden_BTD = outputs.last_hidden_state
@@ -311,11 +302,9 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
             row_B1 = torch.arange(len(target_places), device=target_places.device)[:, None]
             hidden_BTD = hidden_BTD[row_B1, target_places]
         logits_BTV = self.cls(hidden_BTD)
-        loss = None
-        if labels is not None:
-            if labels.is_floating_point():
-                check_probabilities("labels", labels, self.config)
-            loss = target_loss(logits_BTV, labels, target_weights)
+        if labels is not None and labels.is_floating_point():
+            check_probabilities("labels", labels, self.config)
+        loss = None if labels is None else target_loss(logits_BTV, labels, target_weights)
         return modeling_outputs.MaskedLMOutput(loss, logits_BTV, outputs.hidden_states, outputs.attentions)
 
 
@@ -344,7 +333,6 @@ class MutBertClassifier(MutBertPreTrainedModel):
 
     def __init__(self, config: MutBertConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.bert = MutBertModel(config, add_pooling_layer=self._pools)
         dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = MutBertDropout(dropout)
@@ -372,7 +360,7 @@ class MutBertForSequenceClassification(MutBertClassifier):
 
     def _loss(self, logits_BN: Tensor, labels: Tensor) -> Tensor:
         kind = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
-        problem = self.config.problem_type or ("regression" if self.num_labels == 1 else kind)
+        problem = self.config.problem_type or ("regression" if self.config.num_labels == 1 else kind)
         if problem == "single_label_classification":
             return functional.cross_entropy(logits_BN, labels.reshape(-1).long())
         loss = functional.mse_loss if problem == "regression" else functional.binary_cross_entropy_with_logits

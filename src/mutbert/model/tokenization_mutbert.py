@@ -44,13 +44,12 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
     def __init__(self, *, do_upper_case: bool = True, model_max_length: int = 512, **kwargs: Any) -> None:
         for fixed in ("vocab", "merges", "vocab_file", "merges_file", "tokenizer_file", "tokenizer_object"):
             kwargs.pop(fixed, None)
-        settings = {
-            # Saved, so that a loader without this class returns token types as well.
-            "model_input_names": self.model_input_names,
-            **kwargs, **_SPECIAL, "tokenizer_object": _backend(do_upper_case=do_upper_case),
-            "do_upper_case": do_upper_case, "model_max_length": model_max_length, "clean_up_tokenization_spaces": False,
-        }  # fmt: skip
-        super().__init__(**settings)
+        # The input names are saved, so that a loader without this class returns token types as well.
+        super().__init__(**{
+            "model_input_names": self.model_input_names, **kwargs, **_SPECIAL,
+            "tokenizer_object": _backend(do_upper_case=do_upper_case), "do_upper_case": do_upper_case,
+            "model_max_length": model_max_length, "clean_up_tokenization_spaces": False,
+        })  # fmt: skip
         self.do_upper_case = do_upper_case
 
     def encode_probabilities(self, sequences: str | Sequence[str], *, add_special_tokens: bool = True) -> BatchEncoding:
@@ -83,9 +82,7 @@ def reverse_complement(tokens: torch.Tensor, attention_mask: torch.Tensor | None
     if probs_BLC.dim() != 3 or columns not in {size, 4}:
         right = f"integer ids (batch, length), or distributions (batch, length, {size}) or (batch, length, 4)"
         raise ValueError(f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; give {right}")
-    frame_BL = torch.zeros(probs_BLC.shape[:2], dtype=torch.bool, device=tokens.device)
-    if columns == size:
-        frame_BL = probs_BLC[..., _FRAME].sum(dim=-1) > 0.5
+    frame_BL = probs_BLC[..., _FRAME if columns == size else []].sum(dim=-1) > 0.5
     if attention_mask is not None:
         frame_BL = frame_BL | ~attention_mask.bool()
     # Runs of bases are reversed: each between the last frame token before it and the first one after it.

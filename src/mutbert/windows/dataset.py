@@ -16,7 +16,7 @@ from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.genome.store import fixed_to_float
 from mutbert.windows.masking import KEPT, Masking, Tempering, Weighting, choose_targets, corrupt, temper
-from mutbert.windows.randomness import CORRUPTION, TARGETS, random_bits, random_bits_at
+from mutbert.windows.randomness import CORRUPTION, TARGETS, random_bits
 from mutbert.windows.sampler import WindowSampler
 
 Batch = dict[str, torch.Tensor]
@@ -46,8 +46,7 @@ class WindowDataset(Dataset[Any]):
 
     def __post_init__(self) -> None:
         if self.weighting.soft_masked != 1 and not any(part.genome.has_soft_mask for part in self.sampler.parts):
-            remedy = "build it from a FASTA with repeats in lower case, or leave weighting.soft_masked at 1"
-            raise InputError(f"weighting.soft_masked is set, but the genome has no soft-masked bases; {remedy}")
+            raise InputError("weighting.soft_masked is set, but the genome has no soft-masked bases; leave it at 1")
 
     def __len__(self) -> int:
         return self.size
@@ -64,7 +63,7 @@ class WindowDataset(Dataset[Any]):
         variant_BL.ravel()[variant_N] = True
         bits_BD = random_bits(seed, TARGETS, index_B, self.masking.draws(length))
         target_BT = choose_targets(variant_BL, bits_BD, self.masking)
-        input_BT = corrupt(random_bits_at(seed, CORRUPTION, index_B, target_BT), self.masking)
+        input_BT = corrupt(random_bits(seed, CORRUPTION, index_B, target_BT), self.masking)
         shown_N4 = windows.frequency_N4[: None if self.frequencies == "population" else 0]
         batch = {
             "base_codes": windows.base_BL,
@@ -96,15 +95,13 @@ class Targets(NamedTuple):
 def expand_batch(batch: Mapping[str, torch.Tensor]) -> Batch:
     """Return a dense batch of a compact one of `WindowDataset`, on any device; weights stay as they are.
 
-    ``input_probs`` float32 (B, P, V): ``[CLS]``, the window's distributions, ``[SEP]``, corrupted at the targets;
-    ``target_places`` int64 (B, T): the targets' positions among P; ``labels`` float32 (B, T, V): their distributions
-    without corruption.
+    ``input_probs`` float32 (B, P, V) are corrupted at the targets, ``labels`` float32 (B, T, V) are their distributions
+    without corruption, and ``target_places`` int64 (B, T) their positions among P.
     """
     input_BPV = _distributions(batch)
     place_BT = batch["target_places"].long() + 1
     row_B1 = torch.arange(len(place_BT), device=place_BT.device)[:, None]
     labels_BTV = input_BPV[row_B1, place_BT]
-
     seen_BT = batch["target_inputs"].long()
     kept_BT = seen_BT == KEPT
     # What is kept has no id; any will do where it is not used.
@@ -136,9 +133,8 @@ def _distributions(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     probs_BPV[:, 0, alphabet.CLS_ID] = 1
     probs_BPV[:, -1, alphabet.SEP_ID] = 1
     probs_BPV[:, 1:-1] = torch.tensor(alphabet.TOKEN_PROBABILITIES, device=codes_BL.device)[codes_BL]
-    if len(batch["variant_frequencies"]):
-        place_N = batch["variant_places"].long()
-        # Each window has two positions more here.
-        flat_QV = probs_BPV.view(-1, alphabet.VOCABULARY_SIZE)
-        flat_QV[place_N + 2 * (place_N // length) + 1, alphabet.BASE_IDS] = batch["variant_frequencies"]
+    place_N = batch["variant_places"][: len(batch["variant_frequencies"])].long()
+    # Each window has two positions more here.
+    flat_QV = probs_BPV.view(-1, alphabet.VOCABULARY_SIZE)
+    flat_QV[place_N + 2 * (place_N // length) + 1, alphabet.BASE_IDS] = batch["variant_frequencies"]
     return probs_BPV

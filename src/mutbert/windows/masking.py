@@ -66,7 +66,10 @@ def choose_targets(variant_BL: Bool, bits_BD: UInt64, masking: Masking) -> UInt1
     elif masking.policy == "weighted":
         _hurry(rank_BL, variant_BL, masking.variant_weight)
     elif masking.policy == "spans":
-        rank_BL = _earliest_span(rank_BL, masking.span_length)
+        # The lowest of the spans that cover a position, which may start before the window.
+        span_BD, rank_BL = rank_BL, rank_BL[:, :length].copy()
+        for place in range(1, masking.span_length):
+            np.minimum(rank_BL, span_BD[:, place : place + length], out=rank_BL)
     rank_BL |= np.arange(length, dtype=np.uint64)
     rank_BL.partition(count - 1, axis=1)
     target_BT = rank_BL[:, :count].astype(np.uint16)
@@ -87,15 +90,6 @@ def _hurry(rank_BL: UInt64, variant_BL: Bool, weight: float) -> None:
     rank_BL[variant_BL] = rank_N & ~np.uint64((1 << _PLACE_BITS) - 1)
 
 
-def _earliest_span(rank_BD: UInt64, span: int) -> UInt64:
-    """Return for each position the lowest rank of the spans that cover it, which may start before the window."""
-    length = rank_BD.shape[1] - (span - 1)
-    lowest_BL = rank_BD[:, :length].copy()
-    for place in range(1, span):
-        np.minimum(lowest_BL, rank_BD[:, place : place + length], out=lowest_BL)
-    return lowest_BL
-
-
 def corrupt(bits_BT: UInt64, masking: Masking) -> UInt8:
     """Return what the model sees at each target, uint8 (B, T): the id of ``[MASK]`` or of a base, or `KEPT`."""
     unit_BT = unit_interval(bits_BT)
@@ -108,10 +102,7 @@ def corrupt(bits_BT: UInt64, masking: Masking) -> UInt8:
 
 @dataclass(frozen=True)
 class Weighting:
-    """Weights of targets in the loss, the sum of weight times cross-entropy over the *number* of targets.
-
-    A target counts `variant` where it varies, times `soft_masked` where it is lower case in the FASTA.
-    """
+    """Weights of targets that vary, and of those in lower case, in a loss that is a mean over the targets' *number*."""
 
     variant: Weight = 1.0
     soft_masked: Weight = 1.0
@@ -133,10 +124,9 @@ def temper(frequency_N4: Float32, tempering: Tempering) -> Float32:
     """Return tempered distributions, float32 (N, 4); rows sum to 1, and an allele that is absent stays absent."""
     if tempering.kind == "none":
         return frequency_N4
-    present = frequency_N4 > 0
     with np.errstate(divide="ignore"):
         score = np.log(frequency_N4) if tempering.kind == "log" else frequency_N4
     # The largest score is taken off first, so that a low temperature cannot overflow.
-    score = np.where(present, score, -np.inf) / np.float32(tempering.temperature)
+    score = np.where(frequency_N4 > 0, score, -np.inf) / np.float32(tempering.temperature)
     weight = np.exp(score - score.max(axis=1, keepdims=True))
     return np.asarray(weight / weight.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -18,13 +18,9 @@ START, TARGETS, CORRUPTION, STRAND = range(1, 5)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def random_bits(seed: int, stream: int, index_B: Int64, count: int) -> UInt64:
-    """Return 64 random bits for each of `count` places of each index, which is not negative, uint64 (B, count)."""
-    return random_bits_at(seed, stream, index_B, np.arange(count)[None])
-
-
-def random_bits_at(seed: int, stream: int, index_B: Int64, place_BT: npt.NDArray[np.integer[Any]]) -> UInt64:
-    """Return what `random_bits` has at the given places of each index, uint64 (B, T); places are (B, T) or (1, T)."""
+def random_bits(seed: int, stream: int, index_B: Int64, places: int | npt.NDArray[np.integer[Any]]) -> UInt64:
+    """Return 64 random bits for each index at its places (B, T), or the first so many places, uint64 (B, T)."""
+    place_BT = np.arange(places)[None] if isinstance(places, int) else places
     state_B = _mix(index_B.astype(np.uint64) * _GOLDEN + _stream_key(seed, stream))
     steps_BT = (place_BT.astype(np.uint64) + np.uint64(1)) * _GOLDEN
     return _mix(state_B[:, None] + steps_BT)

@@ -35,10 +35,7 @@ class Places(NamedTuple):
 
 
 class WindowSampler:
-    """Draw windows uniformly from every valid start, on the reverse strand with probability `reverse`.
-
-    A start is valid when the whole window lies in one of the regions, which do not overlap, and holds no N.
-    """
+    """Windows of any start from which all lies in a region, without an N; reversed with probability `reverse`."""
 
     def __init__(self, parts: Sequence[Part], length: int, *, seed: int, reverse: float = 0.0) -> None:
         self.parts, self.length, self.seed, self.reverse = list(parts), length, seed, reverse
@@ -66,8 +63,7 @@ class WindowSampler:
 
     def places(self, index_B: Int64) -> Places:
         """Return the places of the windows with these indices, (B,)."""
-        unit_B = unit_interval(random_bits(self.seed, START, index_B, 1)[:, 0])
-        rank_B = (unit_B * self.valid_starts).astype(np.int64)
+        rank_B = (unit_interval(random_bits(self.seed, START, index_B, 1)[:, 0]) * self.valid_starts).astype(np.int64)
         stretch_B = np.searchsorted(self._last, rank_B, side="right")
         start_B = self._start[stretch_B] + rank_B - self._first[stretch_B]
         reverse_B = unit_interval(random_bits(self.seed, STRAND, index_B, 1)[:, 0]) < self.reverse
@@ -91,8 +87,7 @@ class WindowSampler:
             column_N = np.where(reverse_N, self.length - 1 - column_N, column_N)
             # A C G T backwards is T G C A, their complements.
             frequency_N4 = np.where(reverse_N[:, None], frequency_N4[:, ::-1], frequency_N4)
-        # Reverse windows are backwards now, and those of one genome came before those of the next: a stable sort is
-        # quick with such runs.
+        # A stable sort is quick with such runs: reverse windows backwards, one genome's windows before the next one's.
         order_N = np.argsort(row_N * self.length + column_N, kind="stable")
         return Windows(base_BL, row_N[order_N], column_N[order_N], frequency_N4.take(order_N, axis=0))
 
@@ -115,12 +110,7 @@ class WindowSampler:
 def split_genomes(
     genomes: Sequence[ProbabilisticGenome], train: Sequence[str], held_out: Sequence[str]
 ) -> tuple[list[Part], list[Part]]:
-    """Return what is trained on and what is held out, which share no base; without `train`, the former is the rest.
-
-    Parts are in the order of the genomes; one without regions has none. An entry is a contig, a region
-    (``chr22:101-200``) or a BED file (``*.bed``, ``*.bed.gz``). A genome's name without ``.genome`` may precede it
-    (``human:chr22``), and must where more than one genome has the entry.
-    """
+    """Return parts to train on, or without `train` the rest, and those held out; entries may begin ``GENOME:``."""
     names = [genome_name(genome) for genome in genomes]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"two genomes are called {twice[0]}; rename one store")
