@@ -3,7 +3,7 @@
 Shape suffixes: P positions, W windows, N passes, L length in bases, E edits, S spans, 4 bases in the order A, C, G, T.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -121,10 +121,7 @@ class OutputPredictor(BasePredictor):
 
 
 def score_bases(base_P: UInt8, logit_P4: Float32) -> pl.DataFrame:
-    """Return a row a position: the reference's ``base`` code, and the scores of `mutate_region` and `write_tracks`.
-
-    Logits of A, C, G, T are NaN where the reference is N, and comparisons also where it is another ambiguous code.
-    """
+    """Return the reference's ``base`` code and scores; of N all are NaN, of other ambiguous codes comparisons alone."""
     probability_P4 = np.exp(run.base_log_probabilities(logit_P4)).astype(np.float32)
     is_reference_P4 = base_P[:, None] == np.arange(len(alphabet.BASES))
     reference_P, chance_P = (
@@ -160,10 +157,9 @@ def mutate_region(
     genome, sequence, region : optional
         The store that the region is in; a FASTA instead, such as of a designed sequence; the region, such as
         ``chr22:101-200``, 1-based and inclusive, which a FASTA of one record may go without.
-    surroundings, person_vcf, sample : optional
-        Sequence around it: ``reference``, ``population`` or ``person``; VCF with the person's genotypes; person's name.
-    settings, force, progress : optional
-        How the model is run; replace the output where it exists; show progress.
+    surroundings, person_vcf, sample, settings, force, progress : optional
+        Sequence around it: ``reference``, ``population`` or ``person``; VCF with the person's genotypes; person's name;
+        how the model is run; replace the output where it exists; show progress.
 
     Returns
     -------
@@ -178,13 +174,16 @@ def mutate_region(
     if sequence is not None and (surroundings != "reference" or sample or person_vcf):
         raise InputError(f"{sequence}: a sequence has no population; leave surroundings, sample and person_vcf out")
     opened, place = _open_region(genome, sequence, region)
+    known = int((opened.bases(place.contig, place.start, place.end) != alphabet.UNKNOWN).sum())
+    if not known:
+        raise InputError(f"{place}: all {len(place):,} bases are N, so that there is nothing to mutate")
     around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=[place.contig], progress=progress)
     classifier = open_classifier(model, around, settings)
     where = around.genome, settings
     predictor = OutputPredictor(classifier, *where) if classifier else BasePredictor(model, *where)
     number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
     every_P = np.arange(place.start, place.end, dtype=np.int64)
-    with progress_bar("mutagenesis", _known_bases(opened, [place]), unit="positions", show=progress) as advance:
+    with progress_bar("mutagenesis", known, unit="positions", show=progress) as advance:
         parts = np.split(every_P, range(at_once, len(place), at_once))
         scores = pl.concat(predictor.predict(np.full_like(one_P, number), one_P, 1, advance) for one_P in parts)
     letters = list(alphabet.decode(scores["base"].to_numpy()))
@@ -199,9 +198,8 @@ def mutate_region(
 
     with atomic_file(output, force=force) as partial:
         parquet.write_table(table.to_arrow().replace_schema_metadata(metadata), partial)
-    ends = np.array([place.start, place.end - 1])
-    start_2, length_2 = place_windows(ends, np.full(2, opened.lengths[place.contig]), predictor.context)
-    differing = around.count_differing([Region(place.contig, int(start_2[0]), int(start_2[1] + length_2[1]))])
+    (first, last), length = place_windows(every_P[[0, -1]], opened.slots[number, 1], predictor.context)
+    differing = around.count_differing([Region(place.contig, int(first), int(last + length))])
     counts = {"positions": len(place), **_unscored(scores.lazy()), "differing": differing}
     notes = {} if classifier is None else {"notes": classifier.notes}
     return {"output": output, "region": place, **counts, "not_used": around.not_used, **notes}
@@ -226,10 +224,7 @@ def _open_region(
         genome = ProbabilisticGenome.open(str(genome))
     if region is None:
         raise InputError(f"no region is given; give one, as in --region {next(iter(genome.lengths))}:101-200")
-    place = Region.parse(str(region), genome.lengths)
-    if not _known_bases(genome, [place]):
-        raise InputError(f"{place}: all {len(place):,} bases are N, so that there is nothing to mutate")
-    return genome, place
+    return genome, Region.parse(str(region), genome.lengths)
 
 
 def write_tracks(
@@ -255,10 +250,9 @@ def write_tracks(
     mask_every : int
         1 masks one base at a time, in the middle of its window; K above 1 masks one base in K, by default close to the
         fraction in training; 0 masks none.
-    surroundings, person_vcf, sample : optional
-        What windows hold: ``reference``, ``population`` or ``person``; VCF with the person's genotypes; person's name.
-    settings, resume, force, progress : optional
-        How the model is run; continue a run that was stopped; replace outputs where they exist; show progress.
+    surroundings, person_vcf, sample, settings, resume, force, progress : optional
+        What windows hold: ``reference``, ``population`` or ``person``; VCF with the person's genotypes; person's name;
+        how the model is run; continue a run that was stopped; replace outputs where they exist; show progress.
 
     Returns
     -------
@@ -282,7 +276,7 @@ def write_tracks(
     merged = merge_regions(asked, names)
     contigs, bases = {region.contig for region in merged}, sum(map(len, merged))
     span_S3 = np.array([(names.index(region.contig), region.start, region.end) for region in merged], dtype=np.int64)
-    if not (known := _known_bases(genome, merged)):
+    if not (known := _known_bases(genome, span_S3)):
         raise InputError(f"{output}: all {bases:,} bases that are asked for are N, so there is nothing to write")
     around = run.open_surroundings(genome, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
     predictor = BasePredictor(model, around.genome, settings)
@@ -306,11 +300,8 @@ def write_tracks(
             scores = predictor.predict(chunk_S3[span_P, 0], position_P, mask_every, advance)
             scores.select(*located, "base", *outputs).write_parquet(path)
 
-        def skip(chunk_S3: Int64) -> None:
-            advance(_known_bases(genome, (Region(names[number], *ends) for number, *ends in chunk_S3.tolist())))
-
         chunks = enumerate(_chunks(span_S3, stride, predictor.windows_at_once(mask_every)))
-        parts = run.run_parts(folder, chunks, compute, skipped=skip)
+        parts = run.run_parts(folder, chunks, compute, skipped=lambda one: advance(_known_bases(genome, one)))
         with ExitStack() as stack:
             for track, path in outputs.items():
                 _write(stack.enter_context(atomic_file(path, force=force)), parts, track, lengths)
@@ -318,9 +309,10 @@ def write_tracks(
     return {"outputs": outputs, **counts, "differing": around.count_differing(merged), "not_used": around.not_used}
 
 
-def _known_bases(genome: ProbabilisticGenome, regions: Iterable[Region]) -> int:
-    """Return how many bases of regions are not N, each of which takes a model's time."""
-    return sum(int(np.diff(genome.known_runs(one.contig, one.start, one.end)).sum()) for one in regions)
+def _known_bases(genome: ProbabilisticGenome, span_S3: Int64) -> int:
+    """Return how many bases of spans, (S, 3), are not N, each of which takes a model's time."""
+    names = list(genome.lengths)
+    return sum(int(np.diff(genome.known_runs(names[number], *ends)).sum()) for number, *ends in span_S3.tolist())
 
 
 def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
@@ -350,8 +342,8 @@ def _chunks(span_S3: Int64, stride: int, most: int) -> Iterator[Int64]:
 
 def _write(path: Path, parts: Sequence[Path], track: str, lengths: Mapping[str, int]) -> None:
     """Write a track's values in the format of the suffix; bases without one are left out."""
-    names, position = dict(enumerate(lengths)), pl.col("position")
-    contig = pl.col("contig").replace_strict(names, return_dtype=pl.String)
+    contig = pl.col("contig").replace_strict(dict(enumerate(lengths)), return_dtype=pl.String)
+    position = pl.col("position")
     columns = contig, position, (position + 1).alias("end"), pl.col(track)
     frames = (pl.scan_parquet(part).filter(pl.col(track).is_not_nan()).select(columns).collect() for part in parts)
     if path.suffix.lower() in _BIGWIG:

@@ -89,11 +89,9 @@ def rope_scaled(config: Any, rope_scaling: Mapping[str, Any] | None) -> Iterator
 
 def check_length(config: Any, bases: int, name: str) -> None:
     """Raise where a model does not take so many bases, with the RoPE scaling that it has now."""
-    trained, scaling = config.max_position_embeddings, config.rope_scaling or {"type": "dynamic"}
-    tokens, most = bases + 2, config.most_tokens
-    if tokens > most:
-        scaled = f" and rope_scaling takes it to {most}" if config.rope_scaling else ""
-        what = f"{bases} bases are {tokens} tokens with [CLS] and [SEP], and the model is trained for {trained}{scaled}"
+    tokens, trained, scaling = bases + 2, config.max_position_embeddings, config.rope_scaling or {"type": "dynamic"}
+    if tokens > config.most_tokens:
+        what = f"{bases} bases are {tokens} tokens with [CLS] and [SEP], and the model reads {config.most_tokens}"
         raise InputError(f"{name}: {what}; give fewer, or --rope-scaling {scaling['type']}:{-(-tokens // trained)}")
 
 
@@ -154,10 +152,7 @@ def run_batches(
     model: Any, length_N: Int64, predict: Predict, *, strands: str = "forward", batch_size: int = 32,
     precision: str = "fp32", advance: Advance | None = None, name: Callable[[int], str] | None = None,
 ) -> tuple[Int64, list[npt.NDArray[Any]]]:  # fmt: skip
-    """Return the order of inputs by length, and in it ``predict(rows, reverse)``, the mean over strands.
-
-    With the `name` of each input, InputError is raised for one of which something is no finite number.
-    """
+    """Return the order of inputs by length, and in it ``predict(rows, reverse)``, the mean over strands."""
     order = np.argsort(length_N, kind="stable")
     batches: list[list[npt.NDArray[Any]]] = []
     device = next(model.parameters()).device
@@ -167,8 +162,7 @@ def run_batches(
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             fields = [field.float() for field in predict(rows, False)]
             if strands == "both":
-                others = predict(rows, True)
-                fields = [(one + other.float()) / 2 for one, other in zip(fields, others, strict=True)]
+                fields = [(one + other.float()) / 2 for one, other in zip(fields, predict(rows, True), strict=True)]
             return [field.cpu().numpy() for field in fields]
 
     def finite(fields: Iterable[npt.NDArray[Any]]) -> bool:
@@ -188,10 +182,9 @@ def run_batches(
         # Of a run, its folder has more to report.
         if training or not is_out_of_memory(error):
             raise
-        size = f"{len(rows)} sequences of up to {length_N[rows].max():,} tokens"
-        fewer = "lower --batch-size (or finetune.micro_batch_size)"
-        remedy = fewer if len(rows) > 1 else "use shorter sequences, or --context"
-        raise InputError(f"out of memory in a batch of {size}; {remedy}") from None
+        what = f"out of memory in a batch of {len(rows)} sequences of up to {length_N[rows].max():,} tokens"
+        remedy = "lower --batch-size (or finetune.micro_batch_size), or use shorter sequences, or --context"
+        raise InputError(f"{what}; {remedy}") from None
     finally:
         for module in training:
             module.training = True
@@ -335,26 +328,22 @@ def was_stopped(output: Path) -> bool:
 
 @contextmanager
 def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False, force: bool = False) -> Iterator[Path]:
-    """Yield the directory of an output's parts, locked; removed when the block ends well, or without a finished part.
-
-    With `resume` an earlier run of the same plan is continued; with `force` it is discarded.
-    """
+    """Yield the locked directory of an output's parts, removed when the block ends well, or without a finished part."""
     folder = parts_path(output)
     check_output(folder, force=True, directory=True)
     folder.mkdir(exist_ok=True)
     with locked(folder, output):
         path = folder / _PLAN
-        if path.exists() and resume:
-            if found := "; ".join(differences(json.loads(path.read_text(encoding="utf-8")), plan)):
-                raise InputError(f"{output}: cannot be resumed: {found}; use the same, or choose another output")
-        elif path.exists() and not force:
-            goes_on = f"use --resume to go on from part {len(list(folder.glob(_PARTS))) + 1}"
-            raise InputError(f"{folder}: has a stopped run; {goes_on}, or choose another output")
-        else:
+        if not path.exists() or (force and not resume):
             mark_directory(folder, (_PLAN, _PARTS, ".*"))
             for part in folder.glob(_PARTS):
                 part.unlink()
             write_json(path, plan, force=True)
+        elif not resume:
+            goes_on = f"use --resume to go on from part {len(list(folder.glob(_PARTS))) + 1}"
+            raise InputError(f"{folder}: has a stopped run; {goes_on}, or choose another output")
+        elif found := "; ".join(differences(json.loads(path.read_text(encoding="utf-8")), plan)):
+            raise InputError(f"{output}: cannot be resumed: {found}; use the same, or choose another output")
         try:
             yield folder
         except BaseException as error:
