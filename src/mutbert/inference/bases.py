@@ -173,15 +173,24 @@ def mutate_region(
     check_output(output, force=force, inputs=(model, genome, sequence, person_vcf))
     if sequence is not None and (surroundings != "reference" or sample or person_vcf):
         raise InputError(f"{sequence}: a sequence has no population; leave surroundings, sample and person_vcf out")
-    opened, place = _open_region(genome, sequence, region)
-    known = int((opened.bases(place.contig, place.start, place.end) != alphabet.UNKNOWN).sum())
+    if (genome is None) == (sequence is None):
+        raise InputError("give either a genome (--genome) and a region of it (--region), or a FASTA (--fasta)")
+    if sequence is not None:
+        genome = ProbabilisticGenome.from_sequences(read_fasta(Path(sequence)), sequence)
+        region = region or (next(iter(genome.lengths)) if len(genome.lengths) == 1 else None)
+    elif not isinstance(genome, ProbabilisticGenome):
+        genome = ProbabilisticGenome.open(str(genome))
+    if region is None:
+        raise InputError(f"no region is given; give one, as in --region {next(iter(genome.lengths))}:101-200")
+    place = Region.parse(str(region), genome.lengths)
+    known = int((genome.bases(place.contig, place.start, place.end) != alphabet.UNKNOWN).sum())
     if not known:
         raise InputError(f"{place}: all {len(place):,} bases are N, so that there is nothing to mutate")
-    around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=[place.contig], progress=progress)
+    around = run.open_surroundings(genome, surroundings, person_vcf, sample, contigs=[place.contig], progress=progress)
     classifier = open_classifier(model, around, settings)
     where = around.genome, settings
     predictor = OutputPredictor(classifier, *where) if classifier else BasePredictor(model, *where)
-    number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
+    number, at_once = list(genome.lengths).index(place.contig), predictor.windows_at_once(1)
     every_P = np.arange(place.start, place.end, dtype=np.int64)
     with progress_bar("mutagenesis", known, unit="positions", show=progress) as advance:
         parts = np.split(every_P, range(at_once, len(place), at_once))
@@ -198,7 +207,7 @@ def mutate_region(
 
     with atomic_file(output, force=force) as partial:
         parquet.write_table(table.to_arrow().replace_schema_metadata(metadata), partial)
-    (first, last), length = place_windows(every_P[[0, -1]], opened.slots[number, 1], predictor.context)
+    (first, last), length = place_windows(every_P[[0, -1]], genome.slots[number, 1], predictor.context)
     differing = around.count_differing([Region(place.contig, int(first), int(last + length))])
     counts = {"positions": len(place), **_unscored(scores.lazy()), "differing": differing}
     notes = {} if classifier is None else {"notes": classifier.notes}
@@ -209,22 +218,6 @@ def _unscored(scores: pl.LazyFrame) -> dict[str, int]:
     """Return how many bases are N, without any value, and how many another ambiguous code, without comparisons."""
     unknown, others = pl.col("base") == alphabet.UNKNOWN, pl.col("base") >= len(alphabet.BASES)
     return scores.select(unknown=unknown.sum(), ambiguous=(others & ~unknown).sum()).collect().row(0, named=True)
-
-
-def _open_region(
-    genome: str | Path | ProbabilisticGenome | None, sequence: str | Path | None, region: str | Region | None
-) -> tuple[ProbabilisticGenome, Region]:
-    """Return a genome, or a FASTA as one, and the region of it."""
-    if (genome is None) == (sequence is None):
-        raise InputError("give either a genome (--genome) and a region of it (--region), or a FASTA (--fasta)")
-    if sequence is not None:
-        genome = ProbabilisticGenome.from_sequences(read_fasta(Path(sequence)), sequence)
-        region = region or (next(iter(genome.lengths)) if len(genome.lengths) == 1 else None)
-    elif not isinstance(genome, ProbabilisticGenome):
-        genome = ProbabilisticGenome.open(str(genome))
-    if region is None:
-        raise InputError(f"no region is given; give one, as in --region {next(iter(genome.lengths))}:101-200")
-    return genome, Region.parse(str(region), genome.lengths)
 
 
 def write_tracks(
