@@ -198,9 +198,9 @@ def test_a_path_a_head_and_a_loaded_model_agree(build, fasta, tmp_path):
 def test_longer_than_trained_needs_a_scaling_that_covers_it(build, tmp_path):
     model, path, output = build(MutBertModel), tmp_path / "long.fa", tmp_path / "out.parquet"
     path.write_text(">fits\n" + "A" * 62 + "\n>long\n" + "ACGT" * 32 + "\n")
-    with pytest.raises(InputError, match=r"long: 128 bases are 130 tokens .* trained for 64; .*dynamic:3"):
+    with pytest.raises(InputError, match=r"long: 128 bases are 130 tokens .* reads 64; .*dynamic:3"):
         embed(model, fasta=path, output=output)
-    with pytest.raises(InputError, match=r"rope_scaling takes it to 128; .*linear:3"):
+    with pytest.raises(InputError, match=r"the model reads 128; .*linear:3"):
         embed(model, fasta=path, output=output, rope_scaling={"type": "linear", "factor": 2})
     assert not list(tmp_path.glob("*parquet*")), "nothing half-written"
     embed(model, fasta=path, output=output, rope_scaling={"type": "dynamic", "factor": 3})

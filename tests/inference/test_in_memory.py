@@ -71,7 +71,7 @@ def test_sequences_are_one_or_several_or_a_frame_or_a_file(build, sequences, fas
         (["ACGT", None], "row 2: sequence is missing"),
         ([], "holds no rows"),
         (pl.DataFrame({"dna": few}), "no column 'sequence'; there are dna"),
-        (["A" * 63], "trained for 64"),
+        (["A" * 63], "the model reads 64"),
         ("nowhere.fa", "nowhere.fa: no such file"),
     ):
         with pytest.raises(InputError, match=message):

@@ -3,10 +3,9 @@
 Shape suffixes: P positions, W windows, N passes, L length in bases, E edits, S spans, 4 bases in the order A, C, G, T.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +23,6 @@ from mutbert.genome.sources import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.classifier import WindowClassifier, open_classifier
-from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.regions import Region, merge_regions, read_bed
@@ -69,33 +67,28 @@ class BasePredictor:
         With `mask_every` 1, each is masked alone, in the middle of its window. Else windows lie half a context apart;
         with K above 1, pass r of K masks all positions but N whose remainder by K is r, and they are read from it.
         """
-        alone, phases = mask_every == 1, max(mask_every, 1)
-        length_P = self._genome.slots[contig_P, 1]
+        alone, length_P = mask_every == 1, self._genome.slots[contig_P, 1]
         start_P, _ = place_windows(position_P, length_P, self.context, "centred" if alone else "shared")
-        # Centred windows of two positions near a contig's end may be one, but have different masks.
-        keys = np.stack([contig_P, start_P, position_P] if alone else [contig_P, start_P])
-        (contig_W, start_W, *_), window_P = np.unique(keys, axis=1, return_inverse=True)
+        (contig_W, start_W), window_P = np.unique([contig_P, start_P], axis=1, return_inverse=True)
         bases_W = np.minimum(self.context, self._genome.slots[contig_W, 1])
         windows = read_windows(self._genome, contig_W, start_W, bases_W)
         window_P, column_P = window_P.reshape(-1), position_P - start_P
         base_P = windows.code_NL[window_P, column_P]
         known = np.flatnonzero(base_P != alphabet.UNKNOWN)
-        logit_P4 = np.full((len(position_P), len(alphabet.BASES)), np.nan, dtype=np.float32)
-        if not len(known):
-            return score_bases(base_P, logit_P4)
+        # One that is masked alone has a remainder that no other position of its contig has.
+        phases = int(length_P.max(initial=1)) if alone else max(mask_every, 1)
         pass_N, row_K = np.unique(window_P[known] * phases + position_P[known] % phases, return_inverse=True)
-        passes = windows.take(pass_N // phases)
-        if alone:
-            passes = passes.with_codes(row_K, column_P[known], MASKED)
-        elif mask_every:
-            phase_N = (pass_N - start_W[pass_N // phases]) % phases
-            chosen_NL = (np.arange(passes.code_NL.shape[1]) - phase_N[:, None]) % phases == 0
-            row_E, column_E = np.nonzero(chosen_NL & (passes.code_NL != alphabet.UNKNOWN) & passes.inside_NL)
+        window_N, phase_N = np.divmod(pass_N, phases)
+        passes, contigs = windows.take(window_N), list(self._genome.lengths)
+        if mask_every:
+            position_NL = start_W[window_N, None] + np.arange(passes.code_NL.shape[1])
+            known_NL = (passes.code_NL != alphabet.UNKNOWN) & passes.inside_NL
+            row_E, column_E = np.nonzero(known_NL & (position_NL % phases == phase_N[:, None]))
             passes = passes.with_codes(row_E, column_E, MASKED)
         how: dict[str, Any] = {name: getattr(self.settings, name) for name in ("strands", "batch_size", "precision")}
-        how["advance"] = scaled(advance, len(known) / len(passes))
-        contigs, window_N = list(self._genome.lengths), pass_N // phases
+        how["advance"] = scaled(advance, len(known) / max(len(passes), 1))
         how["name"] = lambda row: f"{contigs[contig_W[window_N[row]]]}, window from {start_W[window_N[row]] + 1:,}"
+        logit_P4 = np.full((len(position_P), len(alphabet.BASES)), np.nan, dtype=np.float32)
         with run.rope_scaled(self.model.config, self.settings.rope_scaling):
             queries = run.Queries(row_K, column_P[known])
             logit_P4[known] = run.run_windows(self.model, passes, queries, **how).logit_T4
@@ -128,23 +121,20 @@ class OutputPredictor(BasePredictor):
 
 
 def score_bases(base_P: UInt8, logit_P4: Float32) -> pl.DataFrame:
-    """Return a row a position: the reference's ``base`` code, and the scores of `mutate_region` and `write_tracks`.
-
-    Logits of A, C, G, T are NaN where the reference is N, and comparisons also where it is another ambiguous code.
-    """
-    probability_P4, bases = np.exp(run.base_log_probabilities(logit_P4)).astype(np.float32), len(alphabet.BASES)
-    # NaN past the four bases.
+    """Return the reference's ``base`` code and scores; of N all are NaN, of other ambiguous codes comparisons alone."""
+    probability_P4 = np.exp(run.base_log_probabilities(logit_P4)).astype(np.float32)
+    is_reference_P4 = base_P[:, None] == np.arange(len(alphabet.BASES))
     reference_P, chance_P = (
-        np.pad(value_P4, ((0, 0), (0, 1)), constant_values=np.nan)[np.arange(len(base_P)), np.minimum(base_P, bases)]
+        np.fmax.reduce(np.where(is_reference_P4, value_P4, np.float32(np.nan)), axis=1)
         for value_P4 in (logit_P4, probability_P4)
     )
     ratio_P4 = logit_P4 - reference_P[:, None]
-    alternate_P = np.where(base_P[:, None] == np.arange(bases), -np.inf, ratio_P4).max(axis=1).astype(np.float32)
-    columns = {"base": base_P}
-    for kind, value_P4 in (("llr", ratio_P4), ("probability", probability_P4)):
-        columns |= {f"{kind}_{base}": value_P for base, value_P in zip(alphabet.BASES, value_P4.T, strict=True)}
-    columns |= {"entropy": run.entropy(logit_P4).astype(np.float32)}
-    return pl.DataFrame({**columns, "reference_probability": chance_P, "best_alternate_llr": alternate_P})
+    names = [f"{kind}_{base}" for kind in ("llr", "probability") for base in alphabet.BASES]
+    return pl.DataFrame({
+        "base": base_P, **dict(zip(names, np.hstack([ratio_P4, probability_P4]).T, strict=True)),
+        "entropy": run.entropy(logit_P4).astype(np.float32), "reference_probability": chance_P,
+        "best_alternate_llr": np.where(is_reference_P4, np.float32(-np.inf), ratio_P4).max(axis=1),
+    })  # fmt: skip
 
 
 def mutate_region(
@@ -160,18 +150,16 @@ def mutate_region(
     model : str, Path or MutBertForMaskedLM
         A checkpoint, run on a GPU if there is one (in Python also a loaded model), or a fine-tuned classifier's folder.
     output : str or Path
-        A ``.parquet`` table with a row per position: ``chrom``, ``pos`` (1-based), ``ref`` (its base);
-        ``llr_A`` to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were
-        no other token; ``entropy`` of these, in nats. Of a classifier ``delta_LABEL_A`` to ``delta_LABEL_T`` for each
-        output, as `score_variants` has them. NaN where there is none.
+        A ``.parquet`` table, a row per position: ``chrom``, ``pos`` (1-based), ``ref`` (its base); ``llr_A`` to
+        ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were no other
+        token; ``entropy`` of these, in nats. Of a classifier ``delta_LABEL_A`` to ``delta_LABEL_T``, as
+        `score_variants` has them. NaN where there is none.
     genome, sequence, region : optional
         The store that the region is in; a FASTA instead, such as of a designed sequence; the region, such as
         ``chr22:101-200``, 1-based and inclusive, which a FASTA of one record may go without.
-    surroundings, person_vcf, sample : optional
-        Sequence around the position: ``reference``, ``population`` or ``person``; VCF with the person's genotypes; name
-        of the person.
-    settings, force, progress : optional
-        How the model is run; replace the output where it exists; show progress.
+    surroundings, person_vcf, sample, settings, force, progress : optional
+        Sequence around it: ``reference``, ``population`` or ``person``; VCF with the person's genotypes; person's name;
+        how the model is run; replace the output where it exists; show progress.
 
     Returns
     -------
@@ -184,51 +172,7 @@ def mutate_region(
     require("pyarrow")
     check_output(output, force=force, inputs=(model, genome, sequence, person_vcf))
     if sequence is not None and (surroundings != "reference" or sample or person_vcf):
-        raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
-                         "person_vcf out")  # fmt: skip
-    opened, place = _open_region(genome, sequence, region)
-    around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=[place.contig], progress=progress)
-    classifier = open_classifier(model, around, settings)
-    where = around.genome, settings
-    predictor = OutputPredictor(classifier, *where) if classifier else BasePredictor(model, *where)
-    number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
-    every_P = np.arange(place.start, place.end, dtype=np.int64)
-    with progress_bar("mutagenesis", _known_bases(opened, [place]), unit="positions", show=progress) as advance:
-        frames = [
-            predictor.predict(np.full_like(position_P, number), position_P, 1, advance)
-            for position_P in np.split(every_P, range(at_once, len(place), at_once))
-        ]
-    scores = pl.concat(frames)
-    reference = np.array(list(alphabet.IUPAC))[scores["base"]]
-    table = pl.DataFrame({"chrom": [place.contig] * len(place), "pos": every_P + 1, "ref": reference})
-    table = table.hstack(scores.select(pl.exclude("base", "reference_probability", "best_alternate_llr")))
-    metadata = {
-        "mutbert_mutagenesis": "2", "region": str(place), "model": run.model_name(model),
-        "surroundings": "sequence" if sequence is not None else surroundings, "context": str(predictor.context),
-        "strands": str(predictor.settings.strands), **({} if sample is None else {"sample": sample}),
-    }  # fmt: skip
-    from pyarrow import parquet
-
-    with atomic_file(output, force=force) as partial:
-        parquet.write_table(table.to_arrow().replace_schema_metadata(metadata), partial)
-    ends = np.array([place.start, place.end - 1])
-    start_2, length_2 = place_windows(ends, np.full(2, opened.lengths[place.contig]), predictor.context)
-    differing = around.count_differing([Region(place.contig, int(start_2[0]), int(start_2[1] + length_2[1]))])
-    counts = {"positions": len(place), **_unscored(scores.lazy()), "differing": differing}
-    notes = {} if classifier is None else {"notes": classifier.notes}
-    return {"output": output, "region": place, **counts, "not_used": around.not_used, **notes}
-
-
-def _unscored(scores: pl.LazyFrame) -> dict[str, int]:
-    """Return how many bases are N, without any value, and how many another ambiguous code, without comparisons."""
-    unknown, others = pl.col("base") == alphabet.UNKNOWN, pl.col("base") >= len(alphabet.BASES)
-    return scores.select(unknown=unknown.sum(), ambiguous=(others & ~unknown).sum()).collect().row(0, named=True)
-
-
-def _open_region(
-    genome: str | Path | ProbabilisticGenome | None, sequence: str | Path | None, region: str | Region | None
-) -> tuple[ProbabilisticGenome, Region]:
-    """Return a genome, or a FASTA as one, and the region of it."""
+        raise InputError(f"{sequence}: a sequence has no population; leave surroundings, sample and person_vcf out")
     if (genome is None) == (sequence is None):
         raise InputError("give either a genome (--genome) and a region of it (--region), or a FASTA (--fasta)")
     if sequence is not None:
@@ -239,9 +183,41 @@ def _open_region(
     if region is None:
         raise InputError(f"no region is given; give one, as in --region {next(iter(genome.lengths))}:101-200")
     place = Region.parse(str(region), genome.lengths)
-    if not _known_bases(genome, [place]):
+    known = int((genome.bases(place.contig, place.start, place.end) != alphabet.UNKNOWN).sum())
+    if not known:
         raise InputError(f"{place}: all {len(place):,} bases are N, so that there is nothing to mutate")
-    return genome, place
+    around = run.open_surroundings(genome, surroundings, person_vcf, sample, contigs=[place.contig], progress=progress)
+    classifier = open_classifier(model, around, settings)
+    where = around.genome, settings
+    predictor = OutputPredictor(classifier, *where) if classifier else BasePredictor(model, *where)
+    number, at_once = list(genome.lengths).index(place.contig), predictor.windows_at_once(1)
+    every_P = np.arange(place.start, place.end, dtype=np.int64)
+    with progress_bar("mutagenesis", known, unit="positions", show=progress) as advance:
+        parts = np.split(every_P, range(at_once, len(place), at_once))
+        scores = pl.concat(predictor.predict(np.full_like(one_P, number), one_P, 1, advance) for one_P in parts)
+    letters = list(alphabet.decode(scores["base"].to_numpy()))
+    table = pl.DataFrame({"chrom": [place.contig] * len(place), "pos": every_P + 1, "ref": letters})
+    table = table.hstack(scores.select(pl.exclude("base", "reference_probability", "best_alternate_llr")))
+    metadata = {
+        "mutbert_mutagenesis": "2", "region": str(place), "model": run.model_name(model),
+        "surroundings": "sequence" if sequence is not None else surroundings, "context": str(predictor.context),
+        "strands": str(predictor.settings.strands), **({} if sample is None else {"sample": sample}),
+    }  # fmt: skip
+    from pyarrow import parquet
+
+    with atomic_file(output, force=force) as partial:
+        parquet.write_table(table.to_arrow().replace_schema_metadata(metadata), partial)
+    (first, last), length = place_windows(every_P[[0, -1]], genome.slots[number, 1], predictor.context)
+    differing = around.count_differing([Region(place.contig, int(first), int(last + length))])
+    counts = {"positions": len(place), **_unscored(scores.lazy()), "differing": differing}
+    notes = {} if classifier is None else {"notes": classifier.notes}
+    return {"output": output, "region": place, **counts, "not_used": around.not_used, **notes}
+
+
+def _unscored(scores: pl.LazyFrame) -> dict[str, int]:
+    """Return how many bases are N, without any value, and how many another ambiguous code, without comparisons."""
+    unknown, others = pl.col("base") == alphabet.UNKNOWN, pl.col("base") >= len(alphabet.BASES)
+    return scores.select(unknown=unknown.sum(), ambiguous=(others & ~unknown).sum()).collect().row(0, named=True)
 
 
 def write_tracks(
@@ -258,28 +234,24 @@ def write_tracks(
     model, genome
         A checkpoint, run on a GPU if there is one (in Python also a loaded model); a genome store.
     output : str or Path
-        A ``.bw`` or ``.bigwig`` (which need pyBigWig), ``.bedgraph`` or ``.bedgraph.gz`` file. Several tracks have a
-        file each, ``NAME.TRACK.bw``.
+        A ``.bw``, ``.bigwig``, ``.bedgraph`` or ``.bedgraph.gz`` file; of several tracks one each, ``NAME.TRACK.bw``.
     tracks : sequence of str
         ``entropy`` of the distribution over A, C, G, T in nats; ``reference_probability``; ``best_alternate_llr``, the
         greatest ln P(base) − ln P(reference base) of the other three.
     regions, bed : optional
-        Such as ``chr22:101-200``, 1-based and inclusive, or ``chr22``; a BED file of regions instead. By default the
-        whole genome.
+        Such as ``chr22:101-200``, 1-based and inclusive, or ``chr22``; a BED file instead. By default all contigs.
     mask_every : int
         1 masks one base at a time, in the middle of its window; K above 1 masks one base in K, by default close to the
         fraction in training; 0 masks none.
-    surroundings, person_vcf, sample : optional
-        What windows hold: ``reference``, ``population`` or ``person``; VCF with the person's genotypes; name of the
-        person.
-    settings, resume, force, progress : optional
-        How the model is run; continue a run that was stopped; replace outputs where they exist; show progress.
+    surroundings, person_vcf, sample, settings, resume, force, progress : optional
+        What windows hold: ``reference``, ``population`` or ``person``; VCF with the person's genotypes; person's name;
+        how the model is run; continue a run that was stopped; replace outputs where they exist; show progress.
 
     Returns
     -------
     dict
-        The file of each track; numbers of contigs and bases, of those ``unknown`` (N) and ``ambiguous`` (other codes),
-        of those where a person is ``differing`` from the reference, and of records ``not_used``, by reason.
+        The file of each track; numbers of contigs and bases, of those ``unknown`` (N), ``ambiguous`` (other codes) and
+        ``differing`` between a person and the reference, and of the person's records ``not_used``, by reason.
     """
     output, settings, regions = Path(output), settings or PredictionSettings(), listed(regions)
     outputs = _outputs(output, listed(tracks))
@@ -293,11 +265,11 @@ def write_tracks(
         raise InputError(f"{output}: a bigWig counts contigs by two bytes, up to 65,535; write .bedgraph.gz")
     if bed is not None and regions:
         raise InputError(f"{bed}: regions are given as well as a BED file; give one or the other")
-    asked = [Region.parse(str(region), lengths) for region in regions or lengths]
-    merged = merge_regions(asked if bed is None else read_bed(Path(bed), lengths), names)
+    asked = read_bed(Path(bed), lengths) if bed else [Region.parse(str(one), lengths) for one in regions or lengths]
+    merged = merge_regions(asked, names)
     contigs, bases = {region.contig for region in merged}, sum(map(len, merged))
     span_S3 = np.array([(names.index(region.contig), region.start, region.end) for region in merged], dtype=np.int64)
-    if not (known := _known_bases(genome, merged)):
+    if not (known := _known_bases(genome, span_S3)):
         raise InputError(f"{output}: all {bases:,} bases that are asked for are N, so there is nothing to write")
     around = run.open_surroundings(genome, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
     predictor = BasePredictor(model, around.genome, settings)
@@ -311,21 +283,18 @@ def write_tracks(
     stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
     work = f"{known:,} bases, about {-(-known // stride) * max(mask_every, 1):,} windows"
     with (
-        parts_folder(output, plan, resume=resume, force=force) as folder,
+        run.parts_folder(output, plan, resume=resume, force=force) as folder,
         progress_bar("tracks", known, unit="bases", work=work, show=progress) as advance,
     ):
 
         def compute(chunk_S3: Int64, path: Path) -> None:
             span_P, position_P = list_ranges(chunk_S3[:, 1], chunk_S3[:, 2])
-            scores = predictor.predict(contig_P := chunk_S3[span_P, 0], position_P, mask_every, advance)
-            located = pl.DataFrame({"contig": contig_P, "position": position_P})
-            located.hstack(scores.select("base", *outputs)).write_parquet(path)
-
-        def skip(chunk_S3: Int64) -> None:
-            advance(_known_bases(genome, (Region(names[number], *ends) for number, *ends in chunk_S3.tolist())))
+            located = pl.Series("contig", chunk_S3[span_P, 0]), pl.Series("position", position_P)
+            scores = predictor.predict(chunk_S3[span_P, 0], position_P, mask_every, advance)
+            scores.select(*located, "base", *outputs).write_parquet(path)
 
         chunks = enumerate(_chunks(span_S3, stride, predictor.windows_at_once(mask_every)))
-        parts = run_parts(folder, chunks, compute, skipped=skip)
+        parts = run.run_parts(folder, chunks, compute, skipped=lambda one: advance(_known_bases(genome, one)))
         with ExitStack() as stack:
             for track, path in outputs.items():
                 _write(stack.enter_context(atomic_file(path, force=force)), parts, track, lengths)
@@ -333,9 +302,10 @@ def write_tracks(
     return {"outputs": outputs, **counts, "differing": around.count_differing(merged), "not_used": around.not_used}
 
 
-def _known_bases(genome: ProbabilisticGenome, regions: Iterable[Region]) -> int:
-    """Return how many bases of regions are not N, each of which takes a model's time."""
-    return sum(int(np.diff(genome.known_runs(one.contig, one.start, one.end)).sum()) for one in regions)
+def _known_bases(genome: ProbabilisticGenome, span_S3: Int64) -> int:
+    """Return how many bases of spans, (S, 3), are not N, each of which takes a model's time."""
+    names = list(genome.lengths)
+    return sum(int(np.diff(genome.known_runs(names[number], *ends)).sum()) for number, *ends in span_S3.tolist())
 
 
 def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
@@ -345,8 +315,7 @@ def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_SUFFIXES)}")
     if not tracks or not set(tracks) <= set(TRACKS):
         raise InputError(f"tracks are {', '.join(tracks) or 'none'}; give some of {', '.join(TRACKS)}")
-    if output.suffix.lower() in _BIGWIG:
-        require("pyBigWig")
+    require("pyBigWig" if output.suffix.lower() in _BIGWIG else "polars")
     if len(set(tracks)) == 1:
         return {tracks[0]: output}
     return {track: output.with_name(f"{output.name[:-length]}.{track}{output.name[-length:]}") for track in tracks}
@@ -354,41 +323,34 @@ def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
 
 def _chunks(span_S3: Int64, stride: int, most: int) -> Iterator[Int64]:
     """Yield spans as (S, 3) of contig, start and end, of so many windows of the grid, cut where a window begins."""
-    start_S, end_S = span_S3[:, 1], span_S3[:, 2]
+    start_S, end_S = span_S3[:, 1:].T
     # Windows are numbered over all spans.
     count_S = -(-end_S // stride) - start_S // stride
     before_S = np.cumsum(count_S) - count_S
     for first in range(0, int(count_S.sum()), most):
         cut_S = (start_S // stride + first - before_S) * stride
-        part = np.flatnonzero((before_S < first + most) & (before_S + count_S > first))
-        bounds = np.maximum(start_S, cut_S), np.minimum(end_S, cut_S + most * stride)
-        yield np.column_stack([span_S3[:, 0], *bounds])[part]
+        begin_S, until_S = np.clip([cut_S, cut_S + most * stride], start_S, end_S)
+        yield np.column_stack([span_S3[:, 0], begin_S, until_S])[begin_S < until_S]
 
 
 def _write(path: Path, parts: Sequence[Path], track: str, lengths: Mapping[str, int]) -> None:
     """Write a track's values in the format of the suffix; bases without one are left out."""
-    names = list(lengths)
-
-    def values() -> Iterator[tuple[str, pl.DataFrame]]:
-        for part in parts:
-            frame = pl.read_parquet(part, columns=["contig", "position", track]).filter(pl.col(track).is_not_nan())
-            for (contig,), rows in frame.group_by("contig", maintain_order=True):
-                yield names[contig], rows.drop("contig")
-
+    contig = pl.col("contig").replace_strict(dict(enumerate(lengths)), return_dtype=pl.String)
+    position = pl.col("position")
+    columns = contig, position, (position + 1).alias("end"), pl.col(track)
+    frames = (pl.scan_parquet(part).filter(pl.col(track).is_not_nan()).select(columns).collect() for part in parts)
     if path.suffix.lower() in _BIGWIG:
         import pyBigWig
 
         with pyBigWig.open(str(path), "w") as file:
             file.addHeader(list(lengths.items()))
-            for contig, rows in values():
-                position_P, value_P = (column.to_numpy() for column in rows)
-                edges = np.flatnonzero(np.diff(position_P, prepend=-2, append=-2) != 1).tolist()
-                for first, end in pairwise(edges):
-                    file.addEntries(contig, int(position_P[first]), values=value_P[first:end], span=1, step=1)
+            for frame in frames:
+                # Of adjacent bases, positions less row numbers are equal.
+                for (name, _), rows in frame.group_by("contig", position - pl.int_range(pl.len()), maintain_order=True):
+                    file.addEntries(name, rows["position"][0], values=rows[track].to_numpy(), span=1, step=1)
         return
     with pysam.BGZFile(str(path), "wb") if path.suffix.lower() == ".gz" else path.open("wb") as file:
         file.write(f'track type=bedGraph name="{track}"\n'.encode())
-        for contig, rows in values():
+        for frame in frames:
             # Each number is the shortest that is read as the same float32.
-            lines = rows.select(pl.lit(contig), "position", end=pl.col("position") + 1, value=track)
-            file.write(lines.write_csv(include_header=False, separator="\t").encode())
+            file.write(frame.write_csv(include_header=False, separator="\t").encode())

@@ -29,11 +29,7 @@ def problem_of(config: Any) -> str:
 
 
 class WindowClassifier:
-    """A fine-tuned model of sequences that reads windows of a genome, over the strands that it was trained with.
-
-    `fields` are the names of its outputs as ``delta_LABEL``, and descriptions of their changes; of two classes there is
-    the second alone.
-    """
+    """A fine-tuned model of sequences that reads windows of a genome, over the strands that it was trained with."""
 
     def __init__(self, model: str, seen: Surroundings, settings: Any) -> None:
         check_run(settings.strands or "both", settings.precision, settings.batch_size)
@@ -57,6 +53,7 @@ class WindowClassifier:
         self._how = {"strands": self.strands, "batch_size": settings.batch_size, "precision": settings.precision}
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
         self._problem = problem_of(config)
+        # Of two classes there is the second alone.
         labels = [str(config.id2label[number]) for number in range(self._problem == "binary", config.num_labels)]
         what = {"regression": "predicted", "multiclass": "log-probability of"}.get(self._problem, "log-odds of")
         names = ["delta_" + re.sub(r"\W", "_", label, flags=re.ASCII) for label in labels]

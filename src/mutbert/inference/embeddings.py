@@ -27,7 +27,7 @@ from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.reading import Pieces, fit_sequences, open_source
-from mutbert.inference.resumable import parts_folder, run_parts
+from mutbert.inference.run import parts_folder, run_parts
 from mutbert.model import MutBertPreTrainedModel
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import Region

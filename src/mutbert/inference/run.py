@@ -1,4 +1,4 @@
-"""A trained model on its device, the genome that it sees, and the one loop that runs it over batches.
+"""A trained model on its device, the genome that it sees, the loop that runs it over batches, and long runs in parts.
 
 Shape suffixes: N windows, B batch, L length in tokens, T positions and S spans that are read out, K spans of a window,
 D features, 4 bases in the order A, C, G, T.
@@ -7,6 +7,7 @@ D features, 4 bases in the order A, C, G, T.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from mutbert.encoders.adapter import takes_mask
 from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows, find_members
 from mutbert.encoders.known import resolve_model
 from mutbert.errors import InputError, is_out_of_memory
+from mutbert.files import atomic_file, check_output, locked, mark_directory, write_json
 from mutbert.genome.population import read_person
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertPreTrainedModel
@@ -31,12 +33,12 @@ from mutbert.regions import Region
 
 Predict = Callable[[Int64, bool], Sequence[torch.Tensor]]
 Forward = Callable[[Batch], torch.Tensor]
-
-
 Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
 _TOKENS: Final = 1 << 16  # of a batch at most, padding included
+_PLAN: Final = "plan.json"
+_PARTS: Final = "[0-9]*"
 
 
 def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Model], **overrides: Any) -> Model:
@@ -87,11 +89,9 @@ def rope_scaled(config: Any, rope_scaling: Mapping[str, Any] | None) -> Iterator
 
 def check_length(config: Any, bases: int, name: str) -> None:
     """Raise where a model does not take so many bases, with the RoPE scaling that it has now."""
-    trained, scaling = config.max_position_embeddings, config.rope_scaling or {"type": "dynamic"}
-    tokens, most = bases + 2, config.most_tokens
-    if tokens > most:
-        scaled = f" and rope_scaling takes it to {most}" if config.rope_scaling else ""
-        what = f"{bases} bases are {tokens} tokens with [CLS] and [SEP], and the model is trained for {trained}{scaled}"
+    tokens, trained, scaling = bases + 2, config.max_position_embeddings, config.rope_scaling or {"type": "dynamic"}
+    if tokens > config.most_tokens:
+        what = f"{bases} bases are {tokens} tokens with [CLS] and [SEP], and the model reads {config.most_tokens}"
         raise InputError(f"{name}: {what}; give fewer, or --rope-scaling {scaling['type']}:{-(-tokens // trained)}")
 
 
@@ -152,10 +152,7 @@ def run_batches(
     model: Any, length_N: Int64, predict: Predict, *, strands: str = "forward", batch_size: int = 32,
     precision: str = "fp32", advance: Advance | None = None, name: Callable[[int], str] | None = None,
 ) -> tuple[Int64, list[npt.NDArray[Any]]]:  # fmt: skip
-    """Return the order of inputs by length, and in it ``predict(rows, reverse)``, the mean over strands.
-
-    With the `name` of each input, InputError is raised for one of which something is no finite number.
-    """
+    """Return the order of inputs by length, and in it ``predict(rows, reverse)``, the mean over strands."""
     order = np.argsort(length_N, kind="stable")
     batches: list[list[npt.NDArray[Any]]] = []
     device = next(model.parameters()).device
@@ -165,8 +162,7 @@ def run_batches(
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             fields = [field.float() for field in predict(rows, False)]
             if strands == "both":
-                others = predict(rows, True)
-                fields = [(one + other.float()) / 2 for one, other in zip(fields, others, strict=True)]
+                fields = [(one + other.float()) / 2 for one, other in zip(fields, predict(rows, True), strict=True)]
             return [field.cpu().numpy() for field in fields]
 
     def finite(fields: Iterable[npt.NDArray[Any]]) -> bool:
@@ -186,10 +182,9 @@ def run_batches(
         # Of a run, its folder has more to report.
         if training or not is_out_of_memory(error):
             raise
-        size = f"{len(rows)} sequences of up to {length_N[rows].max():,} tokens"
-        fewer = "lower --batch-size (or finetune.micro_batch_size)"
-        remedy = fewer if len(rows) > 1 else "use shorter sequences, or --context"
-        raise InputError(f"out of memory in a batch of {size}; {remedy}") from None
+        what = f"out of memory in a batch of {len(rows)} sequences of up to {length_N[rows].max():,} tokens"
+        remedy = "lower --batch-size (or finetune.micro_batch_size), or use shorter sequences, or --context"
+        raise InputError(f"{what}; {remedy}") from None
     finally:
         for module in training:
             module.training = True
@@ -198,15 +193,12 @@ def run_batches(
 
 def _split(order: Int64, length_N: Int64, most: int, *, alike: bool) -> Iterator[Int64]:
     """Yield batches of at most so many inputs, in order of length: half padding at most, or none where all is alike."""
-    first, tokens, previous = 0, 0, 0
+    first, tokens = 0, 0
     for end, length in enumerate(length_N[order].tolist()):
         size, tokens = (end + 1 - first) * length, tokens + length
-        if end > first and (
-            end - first == most or size > min(_TOKENS, 2 * tokens) or (alike and length != previous)
-        ):  # fmt: skip
+        if end > first and (end - first == most or size > min(_TOKENS, tokens if alike else 2 * tokens)):
             yield order[first:end]
             first, tokens = end, length
-        previous = length
     if len(order):
         yield order[first:]
 
@@ -259,8 +251,7 @@ def _span_means(hidden_BLD: torch.Tensor, row_S: Int64, begin_S: Int64, end_S: I
     # The spans of a window are the rows of its matrix, as many as the window with the most spans has.
     count_B = np.bincount(row_S, minlength=batch)
     slot_S = np.arange(len(row_S)) - (np.cumsum(count_B) - count_B)[row_S]
-    column_L = np.arange(length)
-    inside_SL = (column_L >= begin_S[:, None]) & (column_L < end_S[:, None])
+    inside_SL = (np.arange(length) >= begin_S[:, None]) & (np.arange(length) < end_S[:, None])
     weight_BKL = np.zeros((batch, int(count_B.max()), length), dtype=np.float32)
     weight_BKL[row_S, slot_S] = inside_SL / (end_S - begin_S)[:, None]
     mean_BKD = torch.from_numpy(weight_BKL).to(hidden_BLD.device) @ hidden_BLD.float()
@@ -323,3 +314,70 @@ def batch_of(inputs: Inputs | PaddedWindows, rows: Int64, model: Any, *, reverse
     batch = inputs.batch(rows, np.ones(len(rows), dtype=np.bool_) if reverse else None)
     device = next(model.parameters()).device
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def parts_path(output: Path) -> Path:
+    """Return the directory of an output's parts, files that appear whole, and of all that they depend on."""
+    return output.with_name(f"{output.name}.parts")
+
+
+def was_stopped(output: Path) -> bool:
+    """Return whether a run of this output can be resumed."""
+    return (parts_path(output) / _PLAN).exists()
+
+
+@contextmanager
+def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False, force: bool = False) -> Iterator[Path]:
+    """Yield the locked directory of an output's parts, removed when the block ends well, or without a finished part."""
+    folder = parts_path(output)
+    check_output(folder, force=True, directory=True)
+    folder.mkdir(exist_ok=True)
+    with locked(folder, output):
+        path = folder / _PLAN
+        if not path.exists() or (force and not resume):
+            mark_directory(folder, (_PLAN, _PARTS, ".*"))
+            for part in folder.glob(_PARTS):
+                part.unlink()
+            write_json(path, plan, force=True)
+        elif not resume:
+            goes_on = f"use --resume to go on from part {len(list(folder.glob(_PARTS))) + 1}"
+            raise InputError(f"{folder}: has a stopped run; {goes_on}, or choose another output")
+        elif found := "; ".join(differences(json.loads(path.read_text(encoding="utf-8")), plan)):
+            raise InputError(f"{output}: cannot be resumed: {found}; use the same, or choose another output")
+        try:
+            yield folder
+        except BaseException as error:
+            if done := len(list(folder.glob(_PARTS))):
+                error.add_note(f"--resume goes on from part {done + 1}")
+            else:
+                shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)
+
+
+def run_parts(
+    folder: Path, items: Iterable[tuple[int, Any]], compute: Callable[[Any, Path], None], *,
+    skipped: Callable[[Any], None], rank: int = 0, ranks: int = 1,
+) -> list[Path]:  # fmt: skip
+    """Return the files of numbered items; ``compute(item, path)`` writes this process's share of those missing."""
+    paths = []
+    for number, item in items:
+        paths.append(path := folder / f"{number:08d}.parquet")
+        if path.exists() or number % ranks != rank:
+            skipped(item)
+        else:
+            with atomic_file(path) as partial:
+                compute(item, partial)
+    return paths
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words how two plans differ, with their nested ``settings``."""
+    old, new = ({**plan, **plan.get("settings", {})} for plan in json.loads(json.dumps([before, now])))
+    return [
+        f"the {name} is another"
+        if len(str(new.get(name))) == 64  # letters of a SHA-256
+        else f"{name} was {json.dumps(old.get(name)):.80} and is {json.dumps(new.get(name)):.80}"
+        for name in {**old, **new}
+        if name != "settings" and old.get(name) != new.get(name)
+    ]
