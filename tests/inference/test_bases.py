@@ -11,6 +11,7 @@ import torch
 
 import mutbert
 from mutbert import MutBertForMaskedLM, ProbabilisticGenome, Region, alphabet, build_genome, mutate_region, write_tracks
+from mutbert.errors import InputError
 from mutbert.inference.bases import TRACKS, PredictionSettings
 
 CONTEXT = 30
@@ -188,6 +189,15 @@ REFUSED = [
     ("mutate", {"settings": PredictionSettings(0)}, "context is 0; it must be at least 1"),
     ("mutate", {"settings": PredictionSettings(63)}, "context: 63 bases are 65 tokens .*--rope-scaling dynamic:2"),
 ]
+
+
+@pytest.mark.parametrize(("verb", "given", "message"), REFUSED)
+def test_what_cannot_be_used_leaves_nothing(model, genome, tmp_path, verb, given, message):
+    call, name = (write, "a.bw") if verb == "tracks" else (mutate, "out.parquet")
+    given = {"genome": genome, "output": name, **({"region": "two"} if verb == "mutate" else {}), **given}
+    with pytest.raises(InputError, match=message):
+        call(model, **{**given, "output": tmp_path / given["output"]})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_work_is_shown_before_and_counted_in_what_takes_time(model, model_folders, genome, tmp_path, capfd):
