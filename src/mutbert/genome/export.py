@@ -13,8 +13,9 @@ from mutbert import __version__, alphabet
 from mutbert.arrays import Float64, Int64, UInt8
 from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
+from mutbert.genome.format import FREQUENCY_ONE
 from mutbert.genome.sources import LINE_BASES, fasta_lines
-from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, Variants
+from mutbert.genome.store import ProbabilisticGenome, Variants
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions
 from mutbert.settings import listed

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mutbert.arrays import Float32, Int64, UInt8, UInt16
+from mutbert.arrays import Int64, UInt8, UInt16
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
 
@@ -52,11 +52,6 @@ class Contig(NamedTuple):
     ambiguity: tuple[int, int]
     soft_mask: tuple[int, int]
     variants: tuple[int, int]
-
-
-def fixed_to_float(fixed: UInt16) -> Float32:
-    """Return frequencies in fixed point, units of 1/65535, as float32."""
-    return fixed.astype(np.float32) / np.float32(FREQUENCY_ONE)
 
 
 def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:

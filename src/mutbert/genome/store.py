@@ -18,10 +18,13 @@ from mutbert import alphabet
 from mutbert.arrays import Bool, Float32, Int64, UInt8, UInt16, list_ranges
 from mutbert.errors import InputError
 from mutbert.genome import format as store
-from mutbert.genome.format import FREQUENCY_ONE, Contig, Rows, fixed_to_float, float_to_fixed
+from mutbert.genome.format import Contig, Rows
 from mutbert.regions import match_contig, names_text
 
-__all__ = ["FREQUENCY_ONE", "ProbabilisticGenome", "fixed_to_float", "float_to_fixed"]
+
+def fixed_to_float(fixed: UInt16) -> Float32:
+    """Return frequencies in fixed point, units of 1/65535, as float32."""
+    return fixed.astype(np.float32) / np.float32(store.FREQUENCY_ONE)
 
 
 class Variants(NamedTuple):
@@ -62,8 +65,8 @@ class ProbabilisticGenome:
     _indexes: dict[str, tuple[Rows, Int64, Int64]] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
-        bases, rows = sum(self.lengths.values()), [one.variants for one in self.contigs.values()]
-        counts = f"contigs {len(rows)}, bases {bases:,}, variants {sum(last - first for first, last in rows):,}"
+        bases, variants = sum(self.lengths.values()), len(self.arrays["variant_position.npy"])
+        counts = f"contigs {len(self.contigs)}, bases {bases:,}, variants {variants:,}"
         return f"<{type(self).__name__} {str(self.path)!r}: {counts}>"
 
     @classmethod
@@ -201,10 +204,10 @@ class ProbabilisticGenome:
             end_C = np.cumsum(last_C - first_C)
             # Half the memory where it is enough, as every process has its own.
             small = len(self.arrays["sequence.npy"]) * store.BASES_PER_BYTE < 2**32
-            slot = np.empty(sum(last_C - first_C), dtype=np.uint32 if small else np.int64)
-            for (first, last), end, before in zip(rows, end_C.tolist(), self.slots[:, 0].tolist(), strict=True):
-                np.add(start[first:last], slot.dtype.type(before), out=slot[end - (last - first) : end])
-            self._indexes[name] = slot, end_C - (last_C - first_C), last_C - end_C
+            slot_C = self.slots[:, 0].astype(np.uint32 if small else np.int64)
+            parts = (start[first:last] + slot for (first, last), slot in zip(rows, slot_C, strict=True))
+            slots = np.concatenate([slot_C[:0], *parts])
+            self._indexes[name] = slots, end_C - (last_C - first_C), last_C - end_C
         return self._indexes[name]
 
     def _find(
