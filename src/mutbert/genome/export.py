@@ -10,7 +10,7 @@ import polars as pl
 import pysam
 
 from mutbert import __version__, alphabet
-from mutbert.arrays import Float64, Int64, UInt8
+from mutbert.arrays import Int64, UInt8
 from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.format import FREQUENCY_ONE
@@ -48,15 +48,13 @@ def export_genome(
     genome, output : path
         The store, which may be open; the file to write, compressed by bgzip if it ends in ``.gz``.
     kind : str, optional
-        ``reference``, ``consensus``, ``iupac``, ``bed``, ``tsv`` or ``parquet``, of which the suffix of the output
-        implies the last three.
+        ``reference``, ``consensus``, ``iupac``, ``bed``, ``tsv`` or ``parquet``; by default as the suffix says.
     regions : sequence of str or Region, optional
         Such as ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. A FASTA has them in this
         order, a table each position once, in the genome's order.
-    min_frequency, soft_mask : float, bool
-        The lowest frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA.
-    force, progress : bool
-        Replace the output where it exists; show progress on standard error.
+    min_frequency, soft_mask, force, progress : float, bool, bool, bool
+        The lowest frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA; replace
+        the output where it exists; show progress on standard error.
 
     Returns
     -------
@@ -66,26 +64,24 @@ def export_genome(
     """
     output = Path(output)
     kind = _find_kind(output, kind)
-    if kind == "parquet":
-        require("pyarrow")
-    if not 0 <= min_frequency <= 1:
-        raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
-    for option, is_set, kinds in (("minimum frequency", min_frequency, ["iupac"]), ("soft mask", soft_mask, _FASTA)):
-        if is_set and kind not in kinds:
-            raise InputError(f"{option}: is for {', '.join(kinds)} alone; leave it out for {kind}")
-    check_output(output, force=force, inputs=[genome.path if isinstance(genome, ProbabilisticGenome) else genome])
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
-    if soft_mask and genome.manifest.get("version") == 1:
-        raise InputError(f"{genome.path}: is of format version 1, which keeps no soft mask; build it again")
+    check_output(output, force=force, inputs=[genome.path])
     lengths = genome.lengths
-    # The same region twice would be two records of one name; a Region is validated as its text is.
     asked = listed(lengths if regions is None else regions)
+    for is_wrong, problem in (
+        (not 0 <= min_frequency <= 1, f"minimum frequency {min_frequency:g}: is not between 0 and 1"),
+        (min_frequency and kind != "iupac", f"minimum frequency: is for iupac alone; leave it out for {kind}"),
+        (soft_mask and kind in _TABLES, f"soft mask: is for FASTA alone; leave it out for {kind}"),
+        (soft_mask and genome.manifest.get("version") == 1, f"{genome.path}: keeps no soft mask; build it again"),
+        (not asked, f"{genome.path}: no region was given; give at least one, or leave them out for all"),
+    ):
+        if is_wrong:
+            raise InputError(problem)
+    # The same region twice would be two records of one name; a Region is validated as its text is.
     chosen = list(dict.fromkeys(Region.parse(str(one), lengths) for one in asked))
-    if not chosen:
-        raise InputError(f"{genome.path}: no region was given; give at least one, or leave them out for all")
     if kind in _TABLES:
-        chosen = merge_regions(chosen, genome.contigs)
+        chosen = merge_regions(chosen, lengths)
     bases, variants, changed = sum(map(len, chosen)), 0, 0
     with (
         atomic_file(output, force=force) as file,
@@ -118,12 +114,11 @@ def export_genome(
 def _find_kind(output: Path, kind: str | None) -> str:
     """Return the wanted kind, or that of the suffix, with which it has to agree."""
     suffix = output.name.removesuffix(".gz").rpartition(".")[2]
-    by_suffix = suffix if suffix in _TABLES else None
-    chosen = kind or by_suffix
-    if chosen not in (kinds := (*_FASTA, *_TABLES)):
-        raise InputError(f"{output}: there is no kind {kind or suffix!r}; give --as with one of {', '.join(kinds)}")
-    is_other = by_suffix not in {None, chosen} or (suffix in {"fa", "fasta", "fna"} and chosen in _TABLES)
-    if is_other or (chosen == "parquet" and output.suffix == ".gz"):
+    chosen, kinds = kind or suffix, (*_FASTA, *_TABLES)
+    if chosen not in kinds:
+        raise InputError(f"{output}: there is no kind {chosen!r}; give --as with one of {', '.join(kinds)}")
+    others = {*_TABLES, *(["fa", "fasta", "fna"] if chosen in _TABLES else [])} - {chosen}
+    if suffix in others or (chosen == "parquet" and output.suffix == ".gz"):
         raise InputError(f"{output}: its suffix is not that of {chosen}; choose another name or another kind")
     return chosen
 
@@ -132,6 +127,7 @@ def _find_kind(output: Path, kind: str | None) -> str:
 def _open_output(file: Path, kind: str, genome: str) -> Iterator[Callable[[Any], object]]:
     """Yield a function that writes FASTA as bytes, and variants as frames."""
     if kind == "parquet":
+        require("pyarrow")
         import pyarrow as pa
         from pyarrow.parquet import ParquetWriter
 
@@ -139,11 +135,10 @@ def _open_output(file: Path, kind: str, genome: str) -> Iterator[Callable[[Any],
         about |= {"frequencies": "of A, C, G, T in the population; kept to 1/65535"}
         kinds = {"chrom": pa.string(), "pos": pa.int64(), "ref": pa.string()}
         schema = pa.schema(kinds | dict.fromkeys(alphabet.BASES, pa.float32()))
-        floats = pl.col(*alphabet.BASES).cast(pl.Float32)
         # Without its own schema in the file, strings are read as those of any other program.
         with ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
             writer.add_key_value_metadata(about)
-            yield lambda frame: writer.write_table(frame.with_columns(floats).to_arrow().cast(schema))
+            yield lambda frame: writer.write_table(frame.to_arrow().cast(schema))
         return
     with pysam.BGZFile(str(file), "wb") if file.suffix == ".gz" else file.open("wb") as text:
         if kind == "tsv":
@@ -155,12 +150,10 @@ def _find_codes(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     """Return the base code to write at each position that varies, (V,)."""
     if kind == "reference":
         return variants.reference
-    fixed_V4 = _fixed(variants)
-    # Equal frequencies may be stored one unit apart: half and half are 32768 and 32767.
+    fixed_V4 = np.rint(variants.frequency * np.float64(FREQUENCY_ONE))
+    # Equal frequencies may be stored one unit apart: half and half are 32768 and 32767. Of these, the reference wins.
     is_most_V4 = fixed_V4 >= fixed_V4.max(axis=1, keepdims=True) - 1
-    reference_V = np.minimum(variants.reference, 3)
-    is_reference_V = is_most_V4[np.arange(len(fixed_V4)), reference_V] & (variants.reference < 4)
-    code_V = np.where(is_reference_V, reference_V, is_most_V4.argmax(axis=1))
+    code_V = (is_most_V4 * (1 + (variants.reference[:, None] == np.arange(4)))).argmax(axis=1)
     if kind == "iupac":
         is_shown_V4 = (fixed_V4 > 0) & (fixed_V4 > min_frequency * FREQUENCY_ONE - 1)
         set_V = is_shown_V4 @ np.array([1, 2, 4, 8])
@@ -170,15 +163,10 @@ def _find_codes(variants: Variants, kind: str, min_frequency: float) -> UInt8:
 
 def _frame_of(contig: str, variants: Variants) -> pl.DataFrame:
     """Return variants with their frequencies to full precision again, so that they round as stored."""
-    letters = pl.Series(list(alphabet.IUPAC))
-    frequencies = dict(zip(alphabet.BASES, _fixed(variants).T / FREQUENCY_ONE, strict=True))
-    columns = {"pos": variants.position + 1, "ref": letters[variants.reference], **frequencies}
-    return pl.DataFrame(columns).select(pl.lit(contig).alias("chrom"), pl.all())
-
-
-def _fixed(variants: Variants) -> Float64:
-    """Return the frequencies in units of 1/65535, (V, 4)."""
-    return np.rint(variants.frequency * np.float64(FREQUENCY_ONE))
+    frequency_4V = np.rint(variants.frequency.T * np.float64(FREQUENCY_ONE)) / FREQUENCY_ONE
+    columns = {"pos": variants.position + 1, "ref": pl.Series([*alphabet.IUPAC])[variants.reference]}
+    frame = pl.DataFrame(columns | dict(zip(alphabet.BASES, frequency_4V, strict=True)))
+    return frame.select(pl.lit(contig).alias("chrom"), pl.all())
 
 
 def _lines_of(frame: pl.DataFrame, kind: str) -> bytes:
