@@ -190,29 +190,28 @@ def summarise_genome(genome: ProbabilisticGenome) -> dict[str, Any]:
     """
     alleles_U = np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
     contigs = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])
-    whole = _with_ratios(contigs.drop("name").sum()).row(0, named=True)
-    # An edge that is rounded up is still in its bin.
-    edges = np.arange(21) / 20, np.array(DOUBLING_EDGES)
-    even, doubling = (np.diff(alleles_U.cumsum()[np.ceil(some * FREQUENCY_ONE).astype(int)]).tolist() for some in edges)
-    only_whole = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
-    size = sum(file.stat().st_size for file in genome.path.glob("[!.]*"))
-    numbers = {"spectrum": even, "doubling_spectrum": doubling, "bytes_on_disk": size} | whole
-    contigs = _with_ratios(contigs).drop(only_whole)
-    return {"contigs": contigs, **numbers, "bytes_per_base": size / whole["length"]}
 
-
-def _with_ratios(counts: pl.DataFrame) -> pl.DataFrame:
     def share(part: str, whole: str, scale: int = 1) -> pl.Expr:
         return scale * pl.col(part) / pl.when(pl.col(whole) > 0).then(pl.col(whole))
 
-    return counts.with_columns(
+    # The last row is the whole genome.
+    rows = pl.concat([contigs, contigs.sum()]).with_columns(
         known_share=share("known", "length"),
         soft_masked_share=share("soft_masked", "length"),
         per_kilobase=share("variants", "known", 1000).fill_null(0.0),
         diversity_per_kilobase=share("differences", "known", 1000).fill_null(0.0),
         mean_alternate_frequency=share("frequencies", "alternates"),
         ti_tv=share("transitions", "transversions"),
-    ).drop("differences", "frequencies")
+    )
+    whole = rows.drop("name", "differences", "frequencies").row(-1, named=True)
+    # An edge that is rounded up is still in its bin.
+    edges = np.arange(21) / 20, np.array(DOUBLING_EDGES)
+    even, doubling = (np.diff(alleles_U.cumsum()[np.ceil(some * FREQUENCY_ONE).astype(int)]).tolist() for some in edges)
+    only_whole = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
+    contigs = rows[:-1].drop(*only_whole, "differences", "frequencies")
+    size = sum(file.stat().st_size for file in genome.path.glob("[!.]*"))
+    numbers = {"spectrum": even, "doubling_spectrum": doubling, "bytes_on_disk": size} | whole
+    return {"contigs": contigs, **numbers, "bytes_per_base": size / whole["length"]}
 
 
 def _count_contig(genome: ProbabilisticGenome, name: str, alleles_U: Int64) -> dict[str, Any]:

@@ -74,9 +74,7 @@ def pack(code_L: UInt8) -> UInt8:
     # By blocks that the processor's cache holds, of four bases as one number.
     for begin in range(0, len(packed), block := 1 << 14):
         code = code_L[begin * BASES_PER_BYTE : (begin + block) * BASES_PER_BYTE]
-        padded = np.zeros(-(-len(code) // BASES_PER_BYTE) * BASES_PER_BYTE, dtype=np.uint8)
-        np.multiply(code, code < 4, out=padded[: len(code)])
-        four = padded.view("<u4")
+        four = np.append(code * (code < 4), np.zeros(-len(code) % BASES_PER_BYTE, np.uint8)).view("<u4")
         packed[begin : begin + block] = four | four >> 6 | four >> 12 | four >> 18
     return packed
 

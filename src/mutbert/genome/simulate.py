@@ -92,8 +92,7 @@ def simulate_reference(length: int, random: np.random.Generator) -> UInt8:
     cumulative = np.cumsum(chance / chance.sum(axis=1, keepdims=True), axis=1)
     base_L = _markov(length, cumulative, random)
     # Families of elements are copied anywhere, also on each other, as newer transposons are on older ones.
-    lengths = random.integers(150, 600, size=8, endpoint=True)
-    elements = [_markov(int(size), cumulative, random) for size in lengths]
+    elements = [_markov(int(size), cumulative, random) for size in random.integers(150, 600, size=8, endpoint=True)]
     for element, divergence in zip(elements, random.uniform(0.01, 0.08, size=8), strict=True):
         size = len(element)
         copies = round(-np.log1p(-0.3) / 8 * length / (size * 2 / 3))
