@@ -26,7 +26,6 @@ DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
 
 _TABLES: Final = ("bed", "tsv", "parquet")
 _FASTA: Final = ("reference", "consensus", "iupac")
-_LOWER: Final = np.uint8(ord("a") ^ ord("A"))
 _PIECE_BASES: Final = LINE_BASES << 14  # of memory at once; every piece but the last ends a line
 # A set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code.
 _CODES: Final = np.array([(row > 0) @ [1, 2, 4, 8] for row in alphabet.DISTRIBUTIONS]).argsort()
@@ -50,8 +49,7 @@ def export_genome(
     kind : str, optional
         ``reference``, ``consensus``, ``iupac``, ``bed``, ``tsv`` or ``parquet``; by default as the suffix says.
     regions : sequence of str or Region, optional
-        Such as ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. A FASTA has them in this
-        order, a table each position once, in the genome's order.
+        Such as ``chr22:101-200``; every contig by default. A FASTA has them in this order, a table in the genome's.
     min_frequency, soft_mask, force, progress : float, bool, bool, bool
         The lowest frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA; replace
         the output where it exists; show progress on standard error.
@@ -101,7 +99,7 @@ def export_genome(
                     code_L[found.position - start] = code_V
                     letter_L = alphabet.BYTE_OF_CODE[code_L]
                     if soft_mask:
-                        letter_L |= genome.soft_masked(*place) * _LOWER
+                        letter_L |= genome.soft_masked(*place) * np.uint8(ord("a") ^ ord("A"))
                     write(fasta_lines(letter_L))
                 else:
                     write(_frame_of(region.contig, found))
@@ -189,34 +187,30 @@ def summarise_genome(genome: ProbabilisticGenome) -> dict[str, Any]:
     Bins are open below. Diversity is the mean heterozygosity 1 - Σ p² of known bases (Nei 1973, PNAS 70:3321).
     """
     alleles_U = np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
-    contigs = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])
-
-    def share(part: str, whole: str, scale: int = 1) -> pl.Expr:
-        return scale * pl.col(part) / pl.when(pl.col(whole) > 0).then(pl.col(whole))
-
+    counts = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])
+    shares = (
+        (scale * pl.col(part) / pl.when(pl.col(whole) > 0).then(pl.col(whole))).alias(name)
+        for name, scale, part, whole in (
+            ("known_share", 1, "known", "length"), ("soft_masked_share", 1, "soft_masked", "length"),
+            ("per_kilobase", 1000, "variants", "known"), ("diversity_per_kilobase", 1000, "differences", "known"),
+            ("mean_alternate_frequency", 1, "frequencies", "alternates"), ("ti_tv", 1, "transitions", "transversions"),
+        )
+    )  # fmt: skip
     # The last row is the whole genome.
-    rows = pl.concat([contigs, contigs.sum()]).with_columns(
-        known_share=share("known", "length"),
-        soft_masked_share=share("soft_masked", "length"),
-        per_kilobase=share("variants", "known", 1000).fill_null(0.0),
-        diversity_per_kilobase=share("differences", "known", 1000).fill_null(0.0),
-        mean_alternate_frequency=share("frequencies", "alternates"),
-        ti_tv=share("transitions", "transversions"),
-    )
-    whole = rows.drop("name", "differences", "frequencies").row(-1, named=True)
+    rows = pl.concat([counts, counts.sum()]).with_columns(shares)
+    rows = rows.with_columns(pl.col("^.*per_kilobase$").fill_null(0.0)).drop("differences", "frequencies")
+    whole = rows.drop("name").row(-1, named=True)
     # An edge that is rounded up is still in its bin.
     edges = np.arange(21) / 20, np.array(DOUBLING_EDGES)
     even, doubling = (np.diff(alleles_U.cumsum()[np.ceil(some * FREQUENCY_ONE).astype(int)]).tolist() for some in edges)
     only_whole = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
-    contigs = rows[:-1].drop(*only_whole, "differences", "frequencies")
     size = sum(file.stat().st_size for file in genome.path.glob("[!.]*"))
     numbers = {"spectrum": even, "doubling_spectrum": doubling, "bytes_on_disk": size} | whole
-    return {"contigs": contigs, **numbers, "bytes_per_base": size / whole["length"]}
+    return {"contigs": rows[:-1].drop(only_whole), **numbers, "bytes_per_base": size / whole["length"]}
 
 
 def _count_contig(genome: ProbabilisticGenome, name: str, alleles_U: Int64) -> dict[str, Any]:
     """Return a contig's numbers, and add its alternate alleles to those of each frequency in fixed point."""
-    known_R2 = genome.known_runs(name, 0, genome.lengths[name])
     masked = genome.arrays["soft_mask.npy"][slice(*genome.contigs[name].soft_mask)]
     _, reference_V, frequency_V4 = genome.variants(name)
     # Where the reference is an ambiguous code, its likeliest base stands for it.
@@ -231,7 +225,7 @@ def _count_contig(genome: ProbabilisticGenome, name: str, alleles_U: Int64) -> d
     return {
         "name": name,
         "length": genome.lengths[name],
-        "known": int(np.diff(known_R2).sum()),
+        "known": int(np.diff(genome.known_runs(name, 0, genome.lengths[name])).sum()),
         "soft_masked": int(masked["length"].sum(dtype=np.int64)),
         "variants": len(reference_V),
         "alternates": len(row_A),

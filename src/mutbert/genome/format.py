@@ -36,8 +36,7 @@ ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
     "variant_position.npy": (np.dtype("<u4"), ()),
     "variant_frequency.npy": (np.dtype("<u2"), (4,)),
 }
-SEQUENCE_ARRAYS: Final = tuple(ARRAYS)[:3]
-VARIANT_ARRAYS: Final = tuple(ARRAYS)[3:]
+SEQUENCE_ARRAYS, VARIANT_ARRAYS = tuple(ARRAYS)[:3], tuple(ARRAYS)[3:]
 
 UNPACK: Final = ((np.arange(256)[:, None] >> [0, 2, 4, 6]) & 3).astype(np.uint8).reshape(-1).view(np.uint32)
 """(256,) a packed byte to its four base codes in one uint32, so that unpacking is a single look-up."""
@@ -58,8 +57,7 @@ def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
     """Return distributions in fixed point, uint16 (V, 4), by the largest remainder; rows sum to exactly 65535."""
     exact = frequency_V4.astype(np.float64).reshape(-1, 4)
     total = exact.sum(axis=1, keepdims=True)
-    assert np.all(exact >= 0), "frequencies are not negative"
-    assert np.all(np.abs(total - 1) < 1e-3), "rows sum to 1"
+    assert np.all((exact >= 0) & (np.abs(total - 1) < 1e-3)), "frequencies are not negative, and rows sum to 1"
     exact *= FREQUENCY_ONE / total
     floor = np.floor(exact)
     # As many of a row's largest remainders as are missing are rounded up; ties go to the first base.
@@ -115,8 +113,8 @@ def write_variants(
     with _growing(target, VARIANT_ARRAYS) as append:
         for name, position_V, frequency_V4 in variants:
             assert np.all(np.diff(position_V.astype(np.int64), prepend=-1, append=found[name].length) > 0), "ascending"
-            assert len(frequency_V4) == len(position_V), "a row of frequencies for each position"
-            assert np.all(frequency_V4.sum(axis=1, dtype=np.int64) == FREQUENCY_ONE), "rows sum to 65535"
+            sums_V = frequency_V4.sum(axis=1, dtype=int)
+            assert np.array_equal(sums_V, np.full(len(position_V), FREQUENCY_ONE)), "rows sum to 65535"
             found[name] = found[name]._replace(variants=append("variant_position.npy", position_V))
             append("variant_frequency.npy", frequency_V4)
     return found

@@ -35,15 +35,13 @@ def simulate_population(
 ) -> dict[str, Any]:  # fmt: skip
     """Simulate a population and write its reference and genotypes; ``docs/genome.md`` has its history.
 
-    The same arguments produce the same files, for one version of msprime.
-
     Parameters
     ----------
     output : path
         The folder to write: ``ref.fa`` (and ``.fai``), ``population.vcf.gz`` (and ``.tbi``).
     length, samples, seed, contig, mutation_rate, force, progress
-        Bases, 1,000 to 536,870,912; diploid people; random seed, from 0; name of the contig; mutations per base and
-        generation, above 0 and up to 1e-6; replace the output where it exists; show progress on standard error.
+        Bases, 1,000 to 536,870,912; diploid people; seed, for the same files again; name of the contig; mutations per
+        base and generation, up to 1e-6; replace the output where it exists; show progress on standard error.
 
     Returns
     -------

@@ -89,8 +89,7 @@ def read_samples(
     samples: str | Path | Sequence[str] | None, population: str | None = None, sample: str | None = None
 ) -> list[str] | None:
     """Return the names of one sample, of a list, of a file of names, or of the rows of a panel with a population."""
-    if sample is not None:
-        return [sample]
+    samples = samples if sample is None else [sample]
     if not isinstance(samples, (str, Path)):
         return None if samples is None else list(samples)
     path = Path(samples)

@@ -18,7 +18,6 @@ from mutbert import alphabet
 from mutbert.arrays import Bool, Float32, Int64, UInt8, UInt16, list_ranges
 from mutbert.errors import InputError
 from mutbert.genome import format as store
-from mutbert.genome.format import Contig, Rows
 from mutbert.regions import match_contig, names_text
 
 
@@ -59,10 +58,10 @@ class ProbabilisticGenome:
     """
 
     path: Path  # the store's folder, or the name of sequences in memory in messages
-    contigs: Mapping[str, Contig]  # in the FASTA's order
+    contigs: Mapping[str, store.Contig]  # in the FASTA's order
     manifest: Mapping[str, Any]  # sources, settings, records used and not used; empty in memory
-    arrays: Mapping[str, Rows]  # by file name, as in docs/format.md
-    _indexes: dict[str, tuple[Rows, Int64, Int64]] = field(default_factory=dict, init=False)
+    arrays: Mapping[str, store.Rows]  # by file name, as in docs/format.md
+    _indexes: dict[str, tuple[store.Rows, Int64, Int64]] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
         bases, variants = sum(self.lengths.values()), len(self.arrays["variant_position.npy"])
@@ -76,7 +75,7 @@ class ProbabilisticGenome:
         return cls(Path(path), contigs, manifest, arrays)
 
     @classmethod
-    def from_sequences(cls, contigs: Iterable[tuple[str, UInt8, Rows]], path: str | Path = "sequences") -> Self:
+    def from_sequences(cls, contigs: Iterable[tuple[str, UInt8, store.Rows]], path: str | Path = "sequences") -> Self:
         """Return a genome in memory without variants, from what `read_fasta` yields; `path` is its name in messages."""
         arrays = {name: np.empty((0, *tail), dtype) for name, (dtype, tail) in store.ARRAYS.items()}
         return cls(Path(path), store.write_reference(arrays, contigs), {}, arrays)
@@ -114,10 +113,9 @@ class ProbabilisticGenome:
         """Whether any base is soft-masked; in a store of version 1 none is, as it did not keep the mask."""
         return bool(len(self.arrays["soft_mask.npy"]))
 
-    def contig(self, name: str) -> Contig:
+    def contig(self, name: str) -> store.Contig:
         """Return a contig under either naming."""
-        found = match_contig(name, self.contigs)
-        if found is None:
+        if (found := match_contig(name, self.contigs)) is None:
             raise InputError(f"{self.path}: no contig {name!r}; there are {names_text(self.contigs)}")
         return self.contigs[found]
 
@@ -180,8 +178,7 @@ class ProbabilisticGenome:
         """Return a region as a batch of one window."""
         found = self.contig(contig)
         if not 0 <= start <= end <= found.length:
-            where = f"{contig}, {start} to {end} (0-based)"
-            raise InputError(f"{self.path}: {where} is not within its 0 to {found.length}")
+            raise InputError(f"{self.path}: {contig}, {start} to {end} (0-based) is not within its 0 to {found.length}")
         return np.array([self._number[found.name]]), np.array([start])
 
     @cached_property
@@ -194,7 +191,7 @@ class ProbabilisticGenome:
         slots = [(one.offset * store.BASES_PER_BYTE, one.length) for one in self.contigs.values()]
         return np.array(slots, dtype=np.int64).reshape(-1, 2)
 
-    def _index(self, name: str) -> tuple[Rows, Int64, Int64]:
+    def _index(self, name: str) -> tuple[store.Rows, Int64, Int64]:
         """Return the slots of rows in the order of contigs, each contig's first row there, and its row less that."""
         if name not in self._indexes:
             array = self.arrays[name]
@@ -257,7 +254,7 @@ class ProbabilisticGenome:
         return np.repeat(label_S, stretch_S).reshape(len(start_B), length)
 
 
-def _reopen(path: Path, arrays: Any, contigs: Mapping[str, Contig], own: Mapping[str, Rows]) -> ProbabilisticGenome:
+def _reopen(path: Path, arrays: Any, contigs: Any, own: Mapping[str, store.Rows]) -> ProbabilisticGenome:
     """Return a store that another process has open; `InputError` where another was put in its place since."""
     genome = ProbabilisticGenome.open(path)
     if genome.manifest["arrays"] != arrays:

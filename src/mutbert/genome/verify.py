@@ -1,7 +1,6 @@
 """Compare a genome with its sources, from which polars derives it again by the rules of ``docs/genome.md``.
 
-All that this shares with the builder is the text of htslib, so that a mistake has to be made twice to go unseen. Shape
-suffixes: L bases of a contig, R alleles, V variants, U those of either side.
+It shares only the text of htslib with the builder. Shape suffixes: L bases, R alleles, V variants, U of either side.
 """
 
 import tempfile
@@ -64,8 +63,7 @@ def verify_genome(
         raise InputError(f"{store.path}: was built from other samples; use the same --samples, --population, --sample")
     files = inputs.find_calls(vcfs, settings["frequency_field"], people, settings.get("filter", inputs.FILTERS))
     names = [source.name(name) for source in fastas for name, _ in inputs.read_sequences(source.path)]
-    wanted = ContigNames(names if settings["contigs"] is None else settings["contigs"])
-    selected = ContigNames(name for name in names if wanted.find(name) is not None)
+    selected = ContigNames(filter(ContigNames(settings["contigs"] or names).find, names))
     known = {entry["sha256"] for entry in store.manifest.get("sources") or []}
     sources = {str(one.path): sha256_of(one.path) in known for one in (*fastas, *vcfs)}
     numbers = dict.fromkeys(("contigs", "bases", "variants", "records", "largest_difference", "differing"), 0)
@@ -178,8 +176,7 @@ def _compare_contig(
     different = np.flatnonzero(distance_U > _LARGEST_DISTANCE)
     for at in different[:_TEXTS].tolist():
         ours, theirs = row_U8[at].round(5).reshape(2, 4).tolist()
-        where = f"{name}:{both['position'][at] + 1}"
-        texts.append(f"{where}: A, C, G, T are {ours} by the VCF, {theirs} in the genome")
+        texts.append(f"{name}:{both['position'][at] + 1}: A, C, G, T are {ours} by the VCF, {theirs} in the genome")
     for what, number in (("contigs", 1), ("bases", shared), ("variants", int(is_shared_U.sum()))):
         report[what] += number
     report["differing"] += len(wrong) + len(different)
