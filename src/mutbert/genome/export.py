@@ -47,7 +47,7 @@ def export_genome(
     genome, output : path
         The store, which may be open; the file to write, compressed by bgzip if it ends in ``.gz``.
     kind : str, optional
-        ``reference``, ``consensus``, ``iupac``, ``bed``, ``tsv`` or ``parquet``; by default as the suffix says.
+        ``reference``, ``consensus`` or ``iupac``; ``bed``, ``tsv`` or ``parquet``, which the suffix alone implies too.
     regions : sequence of str or Region, optional
         Such as ``chr22:101-200``; every contig by default. A FASTA has them in this order, a table in the genome's.
     min_frequency, soft_mask, force, progress : float, bool, bool, bool
