@@ -95,7 +95,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path, refused, write, write_vcf
         (path, {"workers": 0}, "0 workers: use at least one"),
         (f"human={path}", {}, f"{path}: its prefix 'human' is that of no FASTA; prefixes are none"),
         ([path, path], {}, f"{path}: comes twice"),
-        (path, {"filters": ["lwo"]}, "no header declares the FILTER lwo; there are ., PASS, any"),
+        (path, {"filters": ["lwo"]}, "no declared FILTER lwo; there are ., PASS, any"),
         (fasta, {}, f"{fasta}: cannot be read as VCF"),
         (path, {"frequency_field": "AC/AN"}, "declares no INFO field AC/AN"),
         (path, {"fasta": path}, f"{path}: is not FASTA"),

@@ -111,7 +111,7 @@ def test_a_genome_of_an_exported_reference_is_the_same(tmp_path, write_fasta, as
     again = build_genome(tmp_path / "y.fa", tmp_path / "y.genome")["path"]
     for name in ARRAYS:
         assert (again / name).read_bytes() == (store / name).read_bytes()
-    with pytest.raises(InputError, match="version 1, which keeps no soft mask; build it again"):
+    with pytest.raises(InputError, match="keeps no soft mask; build it again"):
         export_genome(as_version_1(store), tmp_path / "z.fa", "reference", soft_mask=True)
 
 
@@ -211,7 +211,7 @@ def test_a_table_has_each_position_once(tmp_path, genome):
         ("x.parquet.gz", None, {}, "its suffix is not that of parquet"),
         ("x.parquet", None, {}, r"mutbert\[all\]"),
         ("x.fa", "consensus", {"min_frequency": 0.1}, "is for iupac alone"),
-        ("x.bed", None, {"soft_mask": True}, "soft mask: is for reference, consensus, iupac alone"),
+        ("x.bed", None, {"soft_mask": True}, "soft mask: is for FASTA alone"),
         ("x.fa", "iupac", {"min_frequency": float("nan")}, "is not between 0 and 1"),
         ("x.fa", "iupac", {"regions": ["chr3"]}, "no such contig; there are chr1, chr2"),
         ("x.fa", "iupac", {"regions": [Region("chr1", 0, 133)]}, "not within chr1:1-132"),

@@ -204,7 +204,7 @@ PANEL = "sample\tpop\tsuper_pop\tgender\t\t\nHG1\tGBR\tEUR\tmale\nHG2\tFIN\tEUR\
         (PANEL, "AMR", "no sample of population AMR; there are GBR, EUR, male, FIN, female, YRI, AFR"),
         (PANEL, "eur", "no sample of population eur"),
         ("a\nb\n", "EUR", "no sample of population EUR; there are none"),
-        ("# nobody\n\n", None, "names no sample"),
+        ("# nobody\n\n", None, "no sample of population any"),
         ("a\nb\na\n", None, "sample a comes twice"),
     ],
 )

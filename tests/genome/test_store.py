@@ -189,8 +189,8 @@ def test_a_manifest_that_is_not_ours_is_refused(store, change, message):
 
 
 def test_what_is_no_store_is_refused(tmp_path):
-    for path, message in ((tmp_path / "absent", "no such genome store"), (tmp_path, "not a genome store")):
-        with pytest.raises(InputError, match=message):
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(InputError, match="no such genome store"):
             ProbabilisticGenome.open(path)
     for content in ("{", "[]", "{}", "\xff", '{"a":' * 100_000):
         (tmp_path / MANIFEST).write_text(content, encoding="latin-1")

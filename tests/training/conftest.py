@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from mutbert import alphabet
-from mutbert.genome.store import FREQUENCY_ONE
+from mutbert.genome.format import FREQUENCY_ONE
 
 RECIPE = """\
 genome: {genome}

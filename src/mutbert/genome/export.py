@@ -10,11 +10,12 @@ import polars as pl
 import pysam
 
 from mutbert import __version__, alphabet
-from mutbert.arrays import Float64, Int64, UInt8
+from mutbert.arrays import Int64, UInt8
 from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
+from mutbert.genome.format import FREQUENCY_ONE
 from mutbert.genome.sources import LINE_BASES, fasta_lines
-from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, Variants
+from mutbert.genome.store import ProbabilisticGenome, Variants
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions
 from mutbert.settings import listed
@@ -25,7 +26,6 @@ DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
 
 _TABLES: Final = ("bed", "tsv", "parquet")
 _FASTA: Final = ("reference", "consensus", "iupac")
-_LOWER: Final = np.uint8(ord("a") ^ ord("A"))
 _PIECE_BASES: Final = LINE_BASES << 14  # of memory at once; every piece but the last ends a line
 # A set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code.
 _CODES: Final = np.array([(row > 0) @ [1, 2, 4, 8] for row in alphabet.DISTRIBUTIONS]).argsort()
@@ -47,15 +47,12 @@ def export_genome(
     genome, output : path
         The store, which may be open; the file to write, compressed by bgzip if it ends in ``.gz``.
     kind : str, optional
-        ``reference``, ``consensus``, ``iupac``, ``bed``, ``tsv`` or ``parquet``, of which the suffix of the output
-        implies the last three.
+        ``reference``, ``consensus`` or ``iupac``; ``bed``, ``tsv`` or ``parquet``, which the suffix alone implies too.
     regions : sequence of str or Region, optional
-        Such as ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. A FASTA has them in this
-        order, a table each position once, in the genome's order.
-    min_frequency, soft_mask : float, bool
-        The lowest frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA.
-    force, progress : bool
-        Replace the output where it exists; show progress on standard error.
+        Such as ``chr22:101-200``; every contig by default. A FASTA has them in this order, a table in the genome's.
+    min_frequency, soft_mask, force, progress : float, bool, bool, bool
+        The lowest frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA; replace
+        the output where it exists; show progress on standard error.
 
     Returns
     -------
@@ -65,26 +62,24 @@ def export_genome(
     """
     output = Path(output)
     kind = _find_kind(output, kind)
-    if kind == "parquet":
-        require("pyarrow")
-    if not 0 <= min_frequency <= 1:
-        raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
-    for option, is_set, kinds in (("minimum frequency", min_frequency, ["iupac"]), ("soft mask", soft_mask, _FASTA)):
-        if is_set and kind not in kinds:
-            raise InputError(f"{option}: is for {', '.join(kinds)} alone; leave it out for {kind}")
-    check_output(output, force=force, inputs=[genome.path if isinstance(genome, ProbabilisticGenome) else genome])
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
-    if soft_mask and genome.manifest.get("version") == 1:
-        raise InputError(f"{genome.path}: is of format version 1, which keeps no soft mask; build it again")
+    check_output(output, force=force, inputs=[genome.path])
     lengths = genome.lengths
-    # The same region twice would be two records of one name; a Region is validated as its text is.
     asked = listed(lengths if regions is None else regions)
+    for is_wrong, problem in (
+        (not 0 <= min_frequency <= 1, f"minimum frequency {min_frequency:g}: is not between 0 and 1"),
+        (min_frequency and kind != "iupac", f"minimum frequency: is for iupac alone; leave it out for {kind}"),
+        (soft_mask and kind in _TABLES, f"soft mask: is for FASTA alone; leave it out for {kind}"),
+        (soft_mask and genome.manifest.get("version") == 1, f"{genome.path}: keeps no soft mask; build it again"),
+        (not asked, f"{genome.path}: no region was given; give at least one, or leave them out for all"),
+    ):
+        if is_wrong:
+            raise InputError(problem)
+    # The same region twice would be two records of one name; a Region is validated as its text is.
     chosen = list(dict.fromkeys(Region.parse(str(one), lengths) for one in asked))
-    if not chosen:
-        raise InputError(f"{genome.path}: no region was given; give at least one, or leave them out for all")
     if kind in _TABLES:
-        chosen = merge_regions(chosen, genome.contigs)
+        chosen = merge_regions(chosen, lengths)
     bases, variants, changed = sum(map(len, chosen)), 0, 0
     with (
         atomic_file(output, force=force) as file,
@@ -104,7 +99,7 @@ def export_genome(
                     code_L[found.position - start] = code_V
                     letter_L = alphabet.BYTE_OF_CODE[code_L]
                     if soft_mask:
-                        letter_L |= genome.soft_masked(*place) * _LOWER
+                        letter_L |= genome.soft_masked(*place) * np.uint8(ord("a") ^ ord("A"))
                     write(fasta_lines(letter_L))
                 else:
                     write(_frame_of(region.contig, found))
@@ -117,12 +112,11 @@ def export_genome(
 def _find_kind(output: Path, kind: str | None) -> str:
     """Return the wanted kind, or that of the suffix, with which it has to agree."""
     suffix = output.name.removesuffix(".gz").rpartition(".")[2]
-    by_suffix = suffix if suffix in _TABLES else None
-    chosen = kind or by_suffix
-    if chosen not in (kinds := (*_FASTA, *_TABLES)):
-        raise InputError(f"{output}: there is no kind {kind or suffix!r}; give --as with one of {', '.join(kinds)}")
-    is_other = by_suffix not in {None, chosen} or (suffix in {"fa", "fasta", "fna"} and chosen in _TABLES)
-    if is_other or (chosen == "parquet" and output.suffix == ".gz"):
+    chosen, kinds = kind or suffix, (*_FASTA, *_TABLES)
+    if chosen not in kinds:
+        raise InputError(f"{output}: there is no kind {chosen!r}; give --as with one of {', '.join(kinds)}")
+    others = {*_TABLES, *(["fa", "fasta", "fna"] if chosen in _TABLES else [])} - {chosen}
+    if suffix in others or (chosen == "parquet" and output.suffix == ".gz"):
         raise InputError(f"{output}: its suffix is not that of {chosen}; choose another name or another kind")
     return chosen
 
@@ -131,6 +125,7 @@ def _find_kind(output: Path, kind: str | None) -> str:
 def _open_output(file: Path, kind: str, genome: str) -> Iterator[Callable[[Any], object]]:
     """Yield a function that writes FASTA as bytes, and variants as frames."""
     if kind == "parquet":
+        require("pyarrow")
         import pyarrow as pa
         from pyarrow.parquet import ParquetWriter
 
@@ -138,11 +133,10 @@ def _open_output(file: Path, kind: str, genome: str) -> Iterator[Callable[[Any],
         about |= {"frequencies": "of A, C, G, T in the population; kept to 1/65535"}
         kinds = {"chrom": pa.string(), "pos": pa.int64(), "ref": pa.string()}
         schema = pa.schema(kinds | dict.fromkeys(alphabet.BASES, pa.float32()))
-        floats = pl.col(*alphabet.BASES).cast(pl.Float32)
         # Without its own schema in the file, strings are read as those of any other program.
         with ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
             writer.add_key_value_metadata(about)
-            yield lambda frame: writer.write_table(frame.with_columns(floats).to_arrow().cast(schema))
+            yield lambda frame: writer.write_table(frame.to_arrow().cast(schema))
         return
     with pysam.BGZFile(str(file), "wb") if file.suffix == ".gz" else file.open("wb") as text:
         if kind == "tsv":
@@ -154,12 +148,10 @@ def _find_codes(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     """Return the base code to write at each position that varies, (V,)."""
     if kind == "reference":
         return variants.reference
-    fixed_V4 = _fixed(variants)
-    # Equal frequencies may be stored one unit apart: half and half are 32768 and 32767.
+    fixed_V4 = np.rint(variants.frequency * np.float64(FREQUENCY_ONE))
+    # Equal frequencies may be stored one unit apart: half and half are 32768 and 32767. Of these, the reference wins.
     is_most_V4 = fixed_V4 >= fixed_V4.max(axis=1, keepdims=True) - 1
-    reference_V = np.minimum(variants.reference, 3)
-    is_reference_V = is_most_V4[np.arange(len(fixed_V4)), reference_V] & (variants.reference < 4)
-    code_V = np.where(is_reference_V, reference_V, is_most_V4.argmax(axis=1))
+    code_V = (is_most_V4 * (1 + (variants.reference[:, None] == np.arange(4)))).argmax(axis=1)
     if kind == "iupac":
         is_shown_V4 = (fixed_V4 > 0) & (fixed_V4 > min_frequency * FREQUENCY_ONE - 1)
         set_V = is_shown_V4 @ np.array([1, 2, 4, 8])
@@ -169,15 +161,10 @@ def _find_codes(variants: Variants, kind: str, min_frequency: float) -> UInt8:
 
 def _frame_of(contig: str, variants: Variants) -> pl.DataFrame:
     """Return variants with their frequencies to full precision again, so that they round as stored."""
-    letters = pl.Series(list(alphabet.IUPAC))
-    frequencies = dict(zip(alphabet.BASES, _fixed(variants).T / FREQUENCY_ONE, strict=True))
-    columns = {"pos": variants.position + 1, "ref": letters[variants.reference], **frequencies}
-    return pl.DataFrame(columns).select(pl.lit(contig).alias("chrom"), pl.all())
-
-
-def _fixed(variants: Variants) -> Float64:
-    """Return the frequencies in units of 1/65535, (V, 4)."""
-    return np.rint(variants.frequency * np.float64(FREQUENCY_ONE))
+    frequency_4V = np.rint(variants.frequency.T * np.float64(FREQUENCY_ONE)) / FREQUENCY_ONE
+    columns = {"pos": variants.position + 1, "ref": pl.Series([*alphabet.IUPAC])[variants.reference]}
+    frame = pl.DataFrame(columns | dict(zip(alphabet.BASES, frequency_4V, strict=True)))
+    return frame.select(pl.lit(contig).alias("chrom"), pl.all())
 
 
 def _lines_of(frame: pl.DataFrame, kind: str) -> bytes:
@@ -200,35 +187,30 @@ def summarise_genome(genome: ProbabilisticGenome) -> dict[str, Any]:
     Bins are open below. Diversity is the mean heterozygosity 1 - Σ p² of known bases (Nei 1973, PNAS 70:3321).
     """
     alleles_U = np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
-    contigs = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])
-    whole = _with_ratios(contigs.drop("name").sum()).row(0, named=True)
+    counts = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])
+    shares = (
+        (scale * pl.col(part) / pl.when(pl.col(whole) > 0).then(pl.col(whole))).alias(name)
+        for name, scale, part, whole in (
+            ("known_share", 1, "known", "length"), ("soft_masked_share", 1, "soft_masked", "length"),
+            ("per_kilobase", 1000, "variants", "known"), ("diversity_per_kilobase", 1000, "differences", "known"),
+            ("mean_alternate_frequency", 1, "frequencies", "alternates"), ("ti_tv", 1, "transitions", "transversions"),
+        )
+    )  # fmt: skip
+    # The last row is the whole genome.
+    rows = pl.concat([counts, counts.sum()]).with_columns(shares)
+    rows = rows.with_columns(pl.col("^.*per_kilobase$").fill_null(0.0)).drop("differences", "frequencies")
+    whole = rows.drop("name").row(-1, named=True)
     # An edge that is rounded up is still in its bin.
     edges = np.arange(21) / 20, np.array(DOUBLING_EDGES)
     even, doubling = (np.diff(alleles_U.cumsum()[np.ceil(some * FREQUENCY_ONE).astype(int)]).tolist() for some in edges)
     only_whole = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
     size = sum(file.stat().st_size for file in genome.path.glob("[!.]*"))
     numbers = {"spectrum": even, "doubling_spectrum": doubling, "bytes_on_disk": size} | whole
-    contigs = _with_ratios(contigs).drop(only_whole)
-    return {"contigs": contigs, **numbers, "bytes_per_base": size / whole["length"]}
-
-
-def _with_ratios(counts: pl.DataFrame) -> pl.DataFrame:
-    def share(part: str, whole: str, scale: int = 1) -> pl.Expr:
-        return scale * pl.col(part) / pl.when(pl.col(whole) > 0).then(pl.col(whole))
-
-    return counts.with_columns(
-        known_share=share("known", "length"),
-        soft_masked_share=share("soft_masked", "length"),
-        per_kilobase=share("variants", "known", 1000).fill_null(0.0),
-        diversity_per_kilobase=share("differences", "known", 1000).fill_null(0.0),
-        mean_alternate_frequency=share("frequencies", "alternates"),
-        ti_tv=share("transitions", "transversions"),
-    ).drop("differences", "frequencies")
+    return {"contigs": rows[:-1].drop(only_whole), **numbers, "bytes_per_base": size / whole["length"]}
 
 
 def _count_contig(genome: ProbabilisticGenome, name: str, alleles_U: Int64) -> dict[str, Any]:
     """Return a contig's numbers, and add its alternate alleles to those of each frequency in fixed point."""
-    known_R2 = genome.known_runs(name, 0, genome.lengths[name])
     masked = genome.arrays["soft_mask.npy"][slice(*genome.contigs[name].soft_mask)]
     _, reference_V, frequency_V4 = genome.variants(name)
     # Where the reference is an ambiguous code, its likeliest base stands for it.
@@ -243,7 +225,7 @@ def _count_contig(genome: ProbabilisticGenome, name: str, alleles_U: Int64) -> d
     return {
         "name": name,
         "length": genome.lengths[name],
-        "known": int(np.diff(known_R2).sum()),
+        "known": int(np.diff(genome.known_runs(name, 0, genome.lengths[name])).sum()),
         "soft_masked": int(masked["length"].sum(dtype=np.int64)),
         "variants": len(reference_V),
         "alternates": len(row_A),

@@ -6,12 +6,12 @@ from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mutbert.arrays import Float32, Int64, UInt8, UInt16
+from mutbert.arrays import Int64, UInt8, UInt16
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
 
@@ -36,8 +36,7 @@ ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
     "variant_position.npy": (np.dtype("<u4"), ()),
     "variant_frequency.npy": (np.dtype("<u2"), (4,)),
 }
-SEQUENCE_ARRAYS: Final = tuple(ARRAYS)[:3]
-VARIANT_ARRAYS: Final = tuple(ARRAYS)[3:]
+SEQUENCE_ARRAYS, VARIANT_ARRAYS = tuple(ARRAYS)[:3], tuple(ARRAYS)[3:]
 
 UNPACK: Final = ((np.arange(256)[:, None] >> [0, 2, 4, 6]) & 3).astype(np.uint8).reshape(-1).view(np.uint32)
 """(256,) a packed byte to its four base codes in one uint32, so that unpacking is a single look-up."""
@@ -54,27 +53,16 @@ class Contig(NamedTuple):
     variants: tuple[int, int]
 
 
-def fixed_to_float(fixed: UInt16) -> Float32:
-    """Return frequencies in fixed point, units of 1/65535, as float32."""
-    return fixed.astype(np.float32) / np.float32(FREQUENCY_ONE)
-
-
 def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
     """Return distributions in fixed point, uint16 (V, 4), by the largest remainder; rows sum to exactly 65535."""
     exact = frequency_V4.astype(np.float64).reshape(-1, 4)
     total = exact.sum(axis=1, keepdims=True)
-    assert np.all(exact >= 0), "frequencies are not negative"
-    assert np.all(np.abs(total - 1) < 1e-3), "rows sum to 1"
+    assert np.all((exact >= 0) & (np.abs(total - 1) < 1e-3)), "frequencies are not negative, and rows sum to 1"
     exact *= FREQUENCY_ONE / total
     floor = np.floor(exact)
     # As many of a row's largest remainders as are missing are rounded up; ties go to the first base.
     missing = FREQUENCY_ONE - floor.sum(axis=1, keepdims=True)
-    rest_4V = np.ascontiguousarray((exact - floor).T)
-    larger = [
-        [other >= rest if at < base else other > rest for at, other in enumerate(rest_4V)]
-        for base, rest in enumerate(rest_4V)
-    ]
-    rank = np.sum(larger, axis=1, dtype=np.uint8).T
+    rank = np.argsort(np.argsort(floor - exact, axis=1, kind="stable"), axis=1)
     return np.asarray(floor + (rank < missing), dtype=np.uint16)
 
 
@@ -84,9 +72,7 @@ def pack(code_L: UInt8) -> UInt8:
     # By blocks that the processor's cache holds, of four bases as one number.
     for begin in range(0, len(packed), block := 1 << 14):
         code = code_L[begin * BASES_PER_BYTE : (begin + block) * BASES_PER_BYTE]
-        padded = np.zeros(-(-len(code) // BASES_PER_BYTE) * BASES_PER_BYTE, dtype=np.uint8)
-        np.multiply(code, code < 4, out=padded[: len(code)])
-        four = padded.view("<u4")
+        four = np.append(code * (code < 4), np.zeros(-len(code) % BASES_PER_BYTE, np.uint8)).view("<u4")
         packed[begin : begin + block] = four | four >> 6 | four >> 12 | four >> 18
     return packed
 
@@ -111,7 +97,6 @@ def write_reference(target: Target, contigs: Iterable[tuple[str, UInt8, Rows]]) 
     found: dict[str, Contig] = {}
     with _growing(target, SEQUENCE_ARRAYS) as append:
         for name, code_L, soft_mask in contigs:
-            assert name not in found, f"contig {name} comes twice"
             if len(code_L) > LONGEST_CONTIG:
                 raise InputError(f"contig {name}: longer than {LONGEST_CONTIG:,} bases, the most a store can hold")
             offset, _ = append("sequence.npy", pack(code_L))
@@ -127,10 +112,9 @@ def write_variants(
     found = {name: contig._replace(variants=(0, 0)) for name, contig in contigs.items()}
     with _growing(target, VARIANT_ARRAYS) as append:
         for name, position_V, frequency_V4 in variants:
-            assert found[name].variants == (0, 0), f"the variants of contig {name} come twice"
             assert np.all(np.diff(position_V.astype(np.int64), prepend=-1, append=found[name].length) > 0), "ascending"
-            assert len(frequency_V4) == len(position_V), "a row of frequencies for each position"
-            assert np.all(frequency_V4.sum(axis=1, dtype=np.int64) == FREQUENCY_ONE), "rows sum to 65535"
+            sums_V = frequency_V4.sum(axis=1, dtype=int)
+            assert np.array_equal(sums_V, np.full(len(position_V), FREQUENCY_ONE)), "rows sum to 65535"
             found[name] = found[name]._replace(variants=append("variant_position.npy", position_V))
             append("variant_frequency.npy", frequency_V4)
     return found
@@ -149,9 +133,8 @@ def _growing(target: Target, names: Iterable[str]) -> Iterator[Callable[[str, Ro
     """Yield a function that appends rows to an array and returns their half-open range."""
     rows = dict.fromkeys(names, 0)
     with ExitStack() as stack:
-        files: dict[str, IO[bytes]] = {}
-        for name in rows:
-            files[name] = stack.enter_context(BytesIO() if isinstance(target, dict) else (target / name).open("wb"))
+        opened = ((target / name).open("wb") if isinstance(target, Path) else BytesIO() for name in rows)
+        files = dict(zip(rows, map(stack.enter_context, opened), strict=True))
 
         def append(name: str, added: Rows) -> tuple[int, int]:
             files[name].write(np.ascontiguousarray(added, dtype=ARRAYS[name][0]).data)
@@ -179,14 +162,13 @@ def read_store(path: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Co
     """Return a store's manifest, contigs and memory-mapped arrays."""
     file = path / MANIFEST
     if not file.is_file():
-        what = f"not a genome store (it has no {MANIFEST})" if path.exists() else "no such genome store"
-        raise InputError(f"{path}: {what}; build one with 'mutbert genome build'")
+        raise InputError(f"{path}: no such genome store (no {MANIFEST}); build one with 'mutbert genome build'")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
-            raise InputError(f"{file}: does not describe a genome store; build one with 'mutbert genome build'")
+            raise ValueError("it does not describe a genome store")
         if manifest["version"] > FORMAT_VERSION:
-            raise InputError(f"{file}: format version {manifest['version']} is newer; install a newer mutbert")
+            raise ValueError(f"for its format version {manifest['version']}, install a newer mutbert")
         arrays = {name: _open_array(path / name, manifest, check=check) for name in ARRAYS}
         found: dict[str, Contig] = {}
         for entry in manifest["contigs"]:
@@ -201,8 +183,6 @@ def read_store(path: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Co
             found[contig.name] = contig
         if len(found) < max(len(manifest["contigs"]), 1):
             raise ValueError("it has no contigs, or two of one name")
-    except InputError:
-        raise
     except (LookupError, TypeError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read ({error}); copy or build the store again") from None
     return manifest, found, arrays
@@ -212,11 +192,9 @@ def _open_array(file: Path, manifest: Mapping[str, Any], *, check: bool) -> Rows
     dtype, tail = ARRAYS[file.name]
     if file.name == "soft_mask.npy" and manifest["version"] == 1:
         return np.empty(0, dtype)
-    expected, size = manifest["arrays"][file.name], file.stat().st_size
-    if size != expected["bytes"]:
-        raise ValueError(f"{file.name}: {size} bytes, {expected['bytes']} in the manifest")
-    if check and sha256_of(file) != expected["sha256"]:
-        raise ValueError(f"{file.name}: its SHA-256 is not the manifest's, so it is damaged")
+    expected = manifest["arrays"][file.name]
+    if file.stat().st_size != expected["bytes"] or (check and sha256_of(file) != expected["sha256"]):
+        raise ValueError(f"{file.name}: its size or its SHA-256 is not the manifest's, so it is damaged")
     # A plain array over the memory map: subclass bookkeeping would cost more than the reads themselves.
     array: Rows = np.asarray(np.lib.format.open_memmap(file, mode="r"))
     if array.dtype != dtype or array.shape[1:] != tail:

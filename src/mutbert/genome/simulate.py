@@ -35,17 +35,13 @@ def simulate_population(
 ) -> dict[str, Any]:  # fmt: skip
     """Simulate a population and write its reference and genotypes; ``docs/genome.md`` has its history.
 
-    The same arguments produce the same files, for one version of msprime.
-
     Parameters
     ----------
     output : path
         The folder to write: ``ref.fa`` (and ``.fai``), ``population.vcf.gz`` (and ``.tbi``).
-    length, samples, seed, contig, mutation_rate
-        Bases, 1,000 to 536,870,912; diploid people, at least 1; random seed, from 0; name of the contig; mutations per
-        base and generation, above 0 and up to 1e-6.
-    force, progress : bool
-        Replace the output where it exists; show progress on standard error.
+    length, samples, seed, contig, mutation_rate, force, progress
+        Bases, 1,000 to 536,870,912; diploid people; seed, for the same files again; name of the contig; mutations per
+        base and generation, up to 1e-6; replace the output where it exists; show progress on standard error.
 
     Returns
     -------
@@ -94,10 +90,21 @@ def simulate_reference(length: int, random: np.random.Generator) -> UInt8:
     cumulative = np.cumsum(chance / chance.sum(axis=1, keepdims=True), axis=1)
     base_L = _markov(length, cumulative, random)
     # Families of elements are copied anywhere, also on each other, as newer transposons are on older ones.
-    lengths = random.integers(150, 600, size=8, endpoint=True)
-    elements = [_markov(int(size), cumulative, random) for size in lengths]
+    elements = [_markov(int(size), cumulative, random) for size in random.integers(150, 600, size=8, endpoint=True)]
     for element, divergence in zip(elements, random.uniform(0.01, 0.08, size=8), strict=True):
-        _plant(base_L, element, float(divergence), random)
+        size = len(element)
+        copies = round(-np.log1p(-0.3) / 8 * length / (size * 2 / 3))
+        start_R = random.integers(0, length, size=copies)
+        # A third of the element at least; what is cut off is its start.
+        skipped_R = size - random.integers(size // 3, size, size=copies, endpoint=True)
+        reverse_R = random.random(copies) < 0.5
+        row_N, place_N = list_ranges(skipped_R, np.full(copies, size))
+        target_N = start_R[row_N] + np.where(reverse_R[row_N], size - 1 - place_N, place_N - skipped_R[row_N])
+        code_N = np.where(reverse_R[row_N], 3 - element[place_N], element[place_N])
+        changed_N = random.random(len(code_N)) < divergence
+        code_N[changed_N] = (code_N[changed_N] + random.integers(1, 4, size=int(changed_N.sum()))) % 4
+        inside_N = target_N < length
+        base_L[target_N[inside_N]] = code_N[inside_N]
     return base_L
 
 
@@ -115,30 +122,12 @@ def _markov(length: int, cumulative: npt.NDArray[np.float64], random: np.random.
     return base_SC.T.reshape(-1)[:length]
 
 
-def _plant(base_L: UInt8, element: UInt8, divergence: float, random: np.random.Generator) -> None:
-    """Copy a repeat element, one of eight, all over a sequence, in place."""
-    size = len(element)
-    copies = round(-np.log1p(-0.3) / 8 * len(base_L) / (size * 2 / 3))
-    start_R = random.integers(0, len(base_L), size=copies)
-    # A third of the element at least; what is cut off is its start.
-    skipped_R = size - random.integers(size // 3, size, size=copies, endpoint=True)
-    reverse_R = random.random(copies) < 0.5
-    row_N, place_N = list_ranges(skipped_R, np.full(copies, size))
-    target_N = start_R[row_N] + np.where(reverse_R[row_N], size - 1 - place_N, place_N - skipped_R[row_N])
-    code_N = np.where(reverse_R[row_N], 3 - element[place_N], element[place_N])
-    changed_N = random.random(len(code_N)) < divergence
-    code_N[changed_N] = (code_N[changed_N] + random.integers(1, 4, size=int(changed_N.sum()))) % 4
-    inside_N = target_N < len(base_L)
-    base_L[target_N[inside_N]] = code_N[inside_N]
-
-
 def _simulate_ancestry(length: int, samples: int, seeds: Sequence[int], mutation_rate: float) -> Any:
     """Return a genealogy with mutations; allele ``k`` at a site stands for the ancestral base XOR k."""
     require("msprime")
     import msprime
 
-    # Human-like: 10,000 diploids until 1,000 generations ago, then growth to 100,000, which gives the excess of rare
-    # variants that large panels show.
+    # Human-like: growth from 10,000 diploids 1,000 generations ago gives the excess of rare variants of large panels.
     demography = msprime.Demography()
     demography.add_population(name="population", initial_size=100_000, growth_rate=np.log(100_000 / 10_000) / 1000)
     demography.add_population_parameters_change(time=1000, initial_size=10_000, growth_rate=0)

@@ -67,10 +67,10 @@ def parse_sources(given: Sources) -> list[Source]:
     sources: list[Source] = []
     for one in listed(given):
         parts = None if Path(one).exists() else re.fullmatch(r"([A-Za-z0-9_-]+)=(.+)", str(one))
-        sources.append(Source(Path(one)) if parts is None else Source(Path(parts[2]), parts[1]))
-    for source, number in Counter(sources).items():
-        if number > 1:
+        source = Source(Path(one)) if parts is None else Source(Path(parts[2]), parts[1])
+        if source in sources:
             raise InputError(f"{source.path}: comes twice; name each file once")
+        sources.append(source)
     return sources
 
 
@@ -79,19 +79,17 @@ def check_sources(fastas: Sequence[Source], vcfs: Sequence[Source]) -> None:
     for source in fastas:
         check_input(source.path, "FASTA")
     prefixes = dict.fromkeys(source.prefix for source in fastas)
-    for source in vcfs:
-        if source.prefix not in prefixes:
-            known = names_text(f"{prefix}=" for prefix in prefixes if prefix)
-            text = f"its prefix {source.prefix or '(none)'!r} is that of no FASTA; prefixes are {known}"
-            raise InputError(f"{source.path}: {text}")
+    for path, prefix in vcfs:
+        if prefix not in prefixes:
+            known = names_text(f"{one}=" for one in prefixes if one)
+            raise InputError(f"{path}: its prefix {prefix!r} is that of no FASTA; prefixes are {known}")
 
 
 def read_samples(
     samples: str | Path | Sequence[str] | None, population: str | None = None, sample: str | None = None
 ) -> list[str] | None:
     """Return the names of one sample, of a list, of a file of names, or of the rows of a panel with a population."""
-    if sample is not None:
-        return [sample]
+    samples = samples if sample is None else [sample]
     if not isinstance(samples, (str, Path)):
         return None if samples is None else list(samples)
     path = Path(samples)
@@ -104,9 +102,8 @@ def read_samples(
         del rows[0]
     names = [row[0] for row in rows if population is None or population in row[1:]]
     if not names:
-        known = dict.fromkeys(word for row in rows for word in row[1:])
-        wanted = f"no sample of population {population}; there are {names_text(known, 30)}"
-        raise InputError(f"{path}: {wanted if rows else 'names no sample; write one name a line'}")
+        known = names_text(dict.fromkeys(word for row in rows for word in row[1:]), 30)
+        raise InputError(f"{path}: no sample of population {population or 'any'}; there are {known}")
     if twice := [name for name, number in Counter(names).items() if number > 1]:
         raise InputError(f"{path}: sample {twice[0]} comes twice; remove one of the lines")
     return names
@@ -118,14 +115,12 @@ def find_calls(
     """Return how each file is read, by what it declares; raise where it lacks the field, the samples or the filters."""
     headers = {source: read_header(source.path) for source in vcfs}
     paths = names_text(str(source.path) for source in vcfs)
-    known = set[str]().union(*(header.samples for header in headers.values()))
-    if unknown := [name for name in samples or () if name not in known]:
-        raise InputError(f"{paths}: no sample {names_text(unknown)}; there are {names_text(sorted(known))}")
+    people = {name for header in headers.values() for name in header.samples}
     declared = {"PASS", ".", ANY_FILTER}.union(*(header.filters for header in headers.values()))
-    unknown = [name for name in filters if name not in declared]
-    if vcfs and (unknown or not filters):
-        there = names_text(sorted(declared), 30)
-        raise InputError(f"{paths}: no header declares the FILTER {names_text(unknown)}; there are {there}")
+    for what, names, there in (("sample", samples, people), ("declared FILTER", filters if vcfs else None, declared)):
+        unknown = [name for name in names or () if name not in there]
+        if unknown or (names is not None and not names):
+            raise InputError(f"{paths}: no {what} {names_text(unknown)}; there are {names_text(sorted(there), 30)}")
     calls = []
     for source, header in headers.items():
         if samples is not None and set(samples).isdisjoint(header.samples):  # chromosome Y may have men alone
@@ -150,8 +145,7 @@ def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
             code_L[start : start + _PIECE_BASES] = np.frombuffer(piece, dtype=np.uint8)
         if code_L.max() == alphabet.NOT_A_BASE:
             wrong = int(np.argmax(code_L == alphabet.NOT_A_BASE))
-            text = f"contig {name}, position {wrong + 1}: {sequence[wrong]!r} is not an IUPAC code"
-            raise InputError(f"{path}: {text}; use a FASTA of DNA")
+            raise InputError(f"{path}: contig {name}, position {wrong + 1}: {sequence[wrong]!r} is not an IUPAC code")
         soft_mask = find_runs(code_L, SOFT_MASK, lambda code: code & _LOWER)
         code_L &= np.uint8(15)
         yield name, code_L, soft_mask
@@ -167,9 +161,8 @@ def read_sequences(path: Path) -> Iterator[tuple[str, str]]:
             start = text.read(_PIECE_BASES).strip()[:10].decode("ascii", "replace")
         if start and start[0] != ">":
             raise InputError(f"{path}: is not FASTA, it starts with {start!r} and not with '>'; use a FASTA file")
-        with path.open("rb") as file:
-            if not is_packed and any(b"\0" in piece for piece in iter(lambda: file.read(_PIECE_BASES), b"")):
-                raise InputError(f"{path}: holds NUL bytes, so it is damaged; copy or download it again")
+        if not is_packed and np.memmap(path, mode="r").min() == 0:
+            raise InputError(f"{path}: holds NUL bytes, so it is damaged; copy or download it again")
         with pysam.FastxFile(str(path), persist=False) as records:
             for record in records:
                 # After blanks, the name is in the comment.

@@ -18,10 +18,12 @@ from mutbert import alphabet
 from mutbert.arrays import Bool, Float32, Int64, UInt8, UInt16, list_ranges
 from mutbert.errors import InputError
 from mutbert.genome import format as store
-from mutbert.genome.format import FREQUENCY_ONE, Contig, Rows, fixed_to_float, float_to_fixed
 from mutbert.regions import match_contig, names_text
 
-__all__ = ["FREQUENCY_ONE", "ProbabilisticGenome", "fixed_to_float", "float_to_fixed"]
+
+def fixed_to_float(fixed: UInt16) -> Float32:
+    """Return frequencies in fixed point, units of 1/65535, as float32."""
+    return fixed.astype(np.float32) / np.float32(store.FREQUENCY_ONE)
 
 
 class Variants(NamedTuple):
@@ -56,14 +58,14 @@ class ProbabilisticGenome:
     """
 
     path: Path  # the store's folder, or the name of sequences in memory in messages
-    contigs: Mapping[str, Contig]  # in the FASTA's order
+    contigs: Mapping[str, store.Contig]  # in the FASTA's order
     manifest: Mapping[str, Any]  # sources, settings, records used and not used; empty in memory
-    arrays: Mapping[str, Rows]  # by file name, as in docs/format.md
-    _indexes: dict[str, tuple[Rows, Int64, Int64]] = field(default_factory=dict, init=False)
+    arrays: Mapping[str, store.Rows]  # by file name, as in docs/format.md
+    _indexes: dict[str, tuple[store.Rows, Int64, Int64]] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
-        bases, rows = sum(self.lengths.values()), [one.variants for one in self.contigs.values()]
-        counts = f"contigs {len(rows)}, bases {bases:,}, variants {sum(last - first for first, last in rows):,}"
+        bases, variants = sum(self.lengths.values()), len(self.arrays["variant_position.npy"])
+        counts = f"contigs {len(self.contigs)}, bases {bases:,}, variants {variants:,}"
         return f"<{type(self).__name__} {str(self.path)!r}: {counts}>"
 
     @classmethod
@@ -73,7 +75,7 @@ class ProbabilisticGenome:
         return cls(Path(path), contigs, manifest, arrays)
 
     @classmethod
-    def from_sequences(cls, contigs: Iterable[tuple[str, UInt8, Rows]], path: str | Path = "sequences") -> Self:
+    def from_sequences(cls, contigs: Iterable[tuple[str, UInt8, store.Rows]], path: str | Path = "sequences") -> Self:
         """Return a genome in memory without variants, from what `read_fasta` yields; `path` is its name in messages."""
         arrays = {name: np.empty((0, *tail), dtype) for name, (dtype, tail) in store.ARRAYS.items()}
         return cls(Path(path), store.write_reference(arrays, contigs), {}, arrays)
@@ -111,10 +113,9 @@ class ProbabilisticGenome:
         """Whether any base is soft-masked; in a store of version 1 none is, as it did not keep the mask."""
         return bool(len(self.arrays["soft_mask.npy"]))
 
-    def contig(self, name: str) -> Contig:
+    def contig(self, name: str) -> store.Contig:
         """Return a contig under either naming."""
-        found = match_contig(name, self.contigs)
-        if found is None:
+        if (found := match_contig(name, self.contigs)) is None:
             raise InputError(f"{self.path}: no contig {name!r}; there are {names_text(self.contigs)}")
         return self.contigs[found]
 
@@ -177,8 +178,7 @@ class ProbabilisticGenome:
         """Return a region as a batch of one window."""
         found = self.contig(contig)
         if not 0 <= start <= end <= found.length:
-            where = f"{contig}, {start} to {end} (0-based)"
-            raise InputError(f"{self.path}: {where} is not within its 0 to {found.length}")
+            raise InputError(f"{self.path}: {contig}, {start} to {end} (0-based) is not within its 0 to {found.length}")
         return np.array([self._number[found.name]]), np.array([start])
 
     @cached_property
@@ -191,7 +191,7 @@ class ProbabilisticGenome:
         slots = [(one.offset * store.BASES_PER_BYTE, one.length) for one in self.contigs.values()]
         return np.array(slots, dtype=np.int64).reshape(-1, 2)
 
-    def _index(self, name: str) -> tuple[Rows, Int64, Int64]:
+    def _index(self, name: str) -> tuple[store.Rows, Int64, Int64]:
         """Return the slots of rows in the order of contigs, each contig's first row there, and its row less that."""
         if name not in self._indexes:
             array = self.arrays[name]
@@ -201,10 +201,9 @@ class ProbabilisticGenome:
             end_C = np.cumsum(last_C - first_C)
             # Half the memory where it is enough, as every process has its own.
             small = len(self.arrays["sequence.npy"]) * store.BASES_PER_BYTE < 2**32
-            slot = np.empty(sum(last_C - first_C), dtype=np.uint32 if small else np.int64)
-            for (first, last), end, before in zip(rows, end_C.tolist(), self.slots[:, 0].tolist(), strict=True):
-                np.add(start[first:last], slot.dtype.type(before), out=slot[end - (last - first) : end])
-            self._indexes[name] = slot, end_C - (last_C - first_C), last_C - end_C
+            slot_C = self.slots[:, 0].astype(np.uint32 if small else np.int64)
+            slots = [start[first:last] + slot for (first, last), slot in zip(rows, slot_C, strict=True)]
+            self._indexes[name] = np.concatenate([slot_C[:0], *slots]), end_C - (last_C - first_C), last_C - end_C
         return self._indexes[name]
 
     def _find(
@@ -228,9 +227,11 @@ class ProbabilisticGenome:
         count = min((length + 6) // store.BASES_PER_BYTE, len(packed))
         # The last windows of a genome are read from a little before, so that no byte is after the end.
         byte_B = np.minimum((slot_B + start_B) // store.BASES_PER_BYTE, len(packed) - count)
-        code = store.UNPACK.take(_every_window(packed, count)[byte_B]).view(np.uint8).reshape(-1)
+        # Views of all windows so take a tenth of the time of NumPy's `sliding_window_view`.
+        packed_windows = np.ndarray((len(packed) - count + 1, count), np.uint8, packed, strides=(1, 1))
+        code = store.UNPACK.take(packed_windows[byte_B]).view(np.uint8).reshape(-1)
         begin_B = slot_B + start_B + (np.arange(len(start_B)) * count - byte_B) * store.BASES_PER_BYTE
-        base_BL: UInt8 = _every_window(code, length)[begin_B]
+        base_BL: UInt8 = np.ndarray((len(code) - length + 1, length), np.uint8, code, strides=(1, 1))[begin_B]
         if len(self.arrays["ambiguity.npy"]):
             # Ambiguous bases are packed as 0.
             np.maximum(base_BL, self._spread("ambiguity.npy", contig_B, start_B, length), out=base_BL)
@@ -253,12 +254,7 @@ class ProbabilisticGenome:
         return np.repeat(label_S, stretch_S).reshape(len(start_B), length)
 
 
-def _every_window(values: UInt8, length: int) -> UInt8:
-    """Return a view of all windows, which takes a tenth of the time of NumPy's `sliding_window_view`."""
-    return np.ndarray((len(values) - length + 1, length), np.uint8, values, strides=(1, 1))
-
-
-def _reopen(path: Path, arrays: Any, contigs: Mapping[str, Contig], own: Mapping[str, Rows]) -> ProbabilisticGenome:
+def _reopen(path: Path, arrays: Any, contigs: Any, own: Mapping[str, store.Rows]) -> ProbabilisticGenome:
     """Return a store that another process has open; `InputError` where another was put in its place since."""
     genome = ProbabilisticGenome.open(path)
     if genome.manifest["arrays"] != arrays:

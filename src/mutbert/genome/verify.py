@@ -1,7 +1,6 @@
 """Compare a genome with its sources, from which polars derives it again by the rules of ``docs/genome.md``.
 
-All that this shares with the builder is the text of htslib, so that a mistake has to be made twice to go unseen. Shape
-suffixes: L bases of a contig, R alleles, V variants, U those of either side.
+It shares only the text of htslib with the builder. Shape suffixes: L bases, R alleles, V variants, U of either side.
 """
 
 import tempfile
@@ -29,10 +28,8 @@ _LARGEST_DISTANCE: Final = 1 / FREQUENCY_ONE + 2e-6  # the fixed point's, and th
 _WHAT: Final = "VCF file {}: {}"
 _LOWER: Final = np.uint8(ord("a") ^ ord("A"))
 _LARGEST_SUM: Final = 1 + 1e-3  # by rounding, the alternates of a position may sum to a little above 1
-_RECORD: Final = pl.Schema({
-    "file": pl.UInt32, "record": pl.UInt32, "position": pl.Int64, "ref": pl.String, "alt": pl.String,
-    "above": pl.String, "below": pl.String,
-})  # fmt: skip
+_NUMBERS: Final = {"file": pl.UInt32, "record": pl.UInt32, "position": pl.Int64}
+_RECORD: Final = pl.Schema(_NUMBERS | dict.fromkeys(("ref", "alt", "above", "below"), pl.String))
 
 
 def verify_genome(
@@ -46,11 +43,9 @@ def verify_genome(
     Parameters
     ----------
     genome, fasta, vcf : path, path or sequence of paths
-        The store, whose checksums are verified first; the reference, as in the build; the variants, in the order of
-        the build, ``PREFIX=FILE`` for one with a prefix.
+        The store, whose checksums are verified first; the reference, as in the build; the variants, in the same order.
     samples, population, sample, progress : path, str, str, bool, optional
-        The samples that were counted; the population of a panel that was; the one sample that was; show progress on
-        standard error.
+        The samples that were counted; their population in a panel; the one sample; show progress on standard error.
 
     Returns
     -------
@@ -65,12 +60,10 @@ def verify_genome(
         raise InputError(f"{store.path}: has no settings of a build; verify a genome of 'mutbert genome build'")
     people = inputs.read_samples(samples, population, sample)
     if inputs.describe_samples(people) != settings.get("samples"):
-        remedy = "use the same --samples, --population or --sample, or none, as when it was built"
-        raise InputError(f"{store.path}: was built from other samples; {remedy}")
+        raise InputError(f"{store.path}: was built from other samples; use the same --samples, --population, --sample")
     files = inputs.find_calls(vcfs, settings["frequency_field"], people, settings.get("filter", inputs.FILTERS))
     names = [source.name(name) for source in fastas for name, _ in inputs.read_sequences(source.path)]
-    wanted = ContigNames(names if settings["contigs"] is None else settings["contigs"])
-    selected = ContigNames(name for name in names if wanted.find(name) is not None)
+    selected = ContigNames(filter(ContigNames(settings["contigs"] or names).find, names))
     known = {entry["sha256"] for entry in store.manifest.get("sources") or []}
     sources = {str(one.path): sha256_of(one.path) in known for one in (*fastas, *vcfs)}
     numbers = dict.fromkeys(("contigs", "bases", "variants", "records", "largest_difference", "differing"), 0)
@@ -84,9 +77,7 @@ def verify_genome(
                 advance(len(records))
         with progress_bar("Comparing", sum(store.lengths.values()), unit="bases", show=progress) as advance:
             contigs = ((one.name(name), text) for one in fastas for name, text in inputs.read_sequences(one.path))
-            for name, letters in contigs:
-                if selected.find(name) != name:
-                    continue
+            for name, letters in ((name, text) for name, text in contigs if name in selected):
                 # As they are in the FASTA, but for U.
                 letter_L = np.frombuffer(letters.encode().translate(bytes.maketrans(b"Uu", b"Tt")), np.uint8)
                 records = pl.concat([pl.DataFrame(schema=_RECORD), *map(pl.read_ipc, parts[name])])
@@ -108,24 +99,22 @@ def _read_records(
     files: Sequence[inputs.Calls], selected: ContigNames, counts: Counter[str]
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the records (`_RECORD`) that pass, by contigs that are selected, and count all."""
-    for number, (source, filters, names, samples) in enumerate(files):
-        fields, read = [f"INFO/{name}" for name in names], _WHAT.format(number + 1, "read")
+    for file, (source, filters, names, samples) in enumerate(files):
+        fields, read = [f"INFO/{name}" for name in names], _WHAT.format(file + 1, "read")
         below = fields[1] if len(fields) > 1 else pl.lit("1")
         blocks = read_records(source.path, fields) if samples is None else read_genotypes(source.path, samples)
         for records in blocks:
             passing = [one for one in records["filter"].unique() if {*filters} & {"any", *one.split(";")}]
-            records = records.with_row_index("record", counts[read])
+            every = records.with_row_index("record", counts[read]).with_columns(file=file, above=fields[0], below=below)
             counts[read] += len(records)
-            records = records.with_columns(file=number, above=fields[0], below=below)
-            records = records.filter(pl.col("filter").is_in(passing))
-            for (name,), part in records.group_by("contig", maintain_order=True):
+            for (name,), part in every.filter(pl.col("filter").is_in(passing)).group_by("contig", maintain_order=True):
                 if (contig := selected.find(source.name(str(name)))) is not None:
                     yield contig, part.select(*_RECORD).cast(_RECORD)
 
 
 def _find_alleles(records: pl.DataFrame, letter_L: UInt8) -> pl.DataFrame:
     """Return the bases that alleles change, if these agree with the contig and earlier ones; `total` of a position."""
-    ref, alt, value, below = map(pl.col, ("ref", "alt", "value", "below"))
+    ref, alt, value, frequency = map(pl.col, ("ref", "alt", "value", "frequency"))
     before, after, offset, position = map(pl.col, ("before", "after", "offset", "position"))
     alts, values = alt.str.to_uppercase().str.split(","), pl.col("above").str.split(",")
     alike = pl.when(pl.col("above") == ".").then(pl.lit(".")).otherwise(pl.lit("none")).repeat_by(alts.list.len())
@@ -133,12 +122,11 @@ def _find_alleles(records: pl.DataFrame, letter_L: UInt8) -> pl.DataFrame:
     rows = records.with_columns(ref.str.to_uppercase(), alt=alts, value=values).explode("alt", "value")
     # What is no number is impossible, and what is missing is missing.
     number = pl.when(value != ".").then(value.cast(pl.Float64, strict=False).fill_null(-1))
-    below = below.cast(pl.Float64, strict=False)
+    below = pl.col("below").cast(pl.Float64, strict=False)
     rows = rows.with_columns(frequency=(number / pl.when(below > 0).then(below)).fill_nan(None))
-    frequency, of_record = pl.col("frequency"), ("file", "record")
     is_possible = frequency.is_between(0, 1).all() & (frequency.sum() <= _LARGEST_SUM)
-    rows = rows.filter(is_possible.over(of_record))
-    rows = rows.filter(alt.str.contains("^[A-Z]+$"), alt.str.len_bytes() == ref.str.len_bytes(), alt != ref)
+    of_length = alt.str.len_bytes() == ref.str.len_bytes()
+    rows = rows.filter(is_possible.over("file", "record"), alt.str.contains("^[A-Z]+$"), of_length, alt != ref)
     letters = {"before": ref.str.split(""), "after": alt.str.split(""), "offset": pl.int_ranges(ref.str.len_bytes())}
     rows = rows.with_row_index("row").with_columns(frequency.cast(pl.Float32).cast(pl.Float64), **letters)
     rows = rows.explode(*letters)
@@ -188,8 +176,7 @@ def _compare_contig(
     different = np.flatnonzero(distance_U > _LARGEST_DISTANCE)
     for at in different[:_TEXTS].tolist():
         ours, theirs = row_U8[at].round(5).reshape(2, 4).tolist()
-        where = f"{name}:{both['position'][at] + 1}"
-        texts.append(f"{where}: A, C, G, T are {ours} by the VCF, {theirs} in the genome")
+        texts.append(f"{name}:{both['position'][at] + 1}: A, C, G, T are {ours} by the VCF, {theirs} in the genome")
     for what, number in (("contigs", 1), ("bases", shared), ("variants", int(is_shared_U.sum()))):
         report[what] += number
     report["differing"] += len(wrong) + len(different)
