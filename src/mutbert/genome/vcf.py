@@ -8,11 +8,10 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from itertools import dropwhile, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import pysam
 import pysam.bcftools
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 Region: TypeAlias = "tuple[str, int, int | None]"  # 0-based start and end; None: to the last record
-Regions: TypeAlias = "Region | list[Region] | Path | None"  # a path: of a table of them, 1-based and inclusive
+Regions: TypeAlias = "list[Region] | Path | None"  # a path: of a table of them, 1-based and inclusive
 
 GENOTYPES: Final = "GT"  # the frequency field that stands for counting genotypes
 _COLUMNS: Final = {"contig": "CHROM", "position": "POS", "ref": "REF", "alt": "ALT", "filter": "FILTER"}
@@ -75,9 +74,8 @@ class VcfHeader(NamedTuple):
 def read_header(path: Path) -> VcfHeader:
     """Return what a VCF or BCF file declares, whatever its compression."""
     check_input(path, "VCF")
-    text = _run_here("view", "-h", "--no-version", str(path.absolute()))
-    if text is None:  # another process explains why
-        text = b"".join(read_lines(path, header=True)).decode("utf-8", "replace")
+    text = _run_here(pysam.bcftools.view, "-h", "--no-version", str(path.absolute()))
+    text = text or b"".join(read_lines(path, header=True)).decode("utf-8", "replace")  # where it fails: explained
     declared: dict[str, dict[str, dict[str, str]]] = {"INFO": {}, "FORMAT": {}, "FILTER": {}, "contig": {}}
     for kind, body in _DECLARED.findall(text):
         values = dict(_ATTRIBUTE.findall(body))
@@ -103,11 +101,9 @@ def read_records(
         return
     words = [*(f"%{name}" for name in _COLUMNS.values()), *("[ %GT]" if one == "GT" else f"%{one}" for one in fields)]
     command = ["query", "-f", "\\t".join(words) + "\\n", *_of_region(region)]
-    command += [] if samples is None else ["-S", _LISTED]
-    places: list[int] = []
-    if " " in "".join(samples or ()):  # where a name that is listed ends
-        places = [read_header(path).samples.index(name) + 1 for name in samples or ()]
-        del command[-2:]
+    has_blanks = " " in "".join(samples or ())  # where a name that is listed ends
+    places = [read_header(path).samples.index(name) + 1 for name in samples or ()] if has_blanks else []
+    command += ["-S", _LISTED] if samples and not places else []
     for lines in _bcftools(path, command, listed=samples or ()):
         records = _parse(lines, [*_COLUMNS, *fields])
         if places:
@@ -118,7 +114,7 @@ def read_records(
 def _count_records(path: Path, region: Regions, samples: Collection[str]) -> Generator[pl.DataFrame, None, None]:
     import polars as pl
 
-    done = 0
+    done, is_part = 0, pl.col("INFO/AN") != str(2 * len(samples))
     # Without genotypes, a record would keep the counts that it has.
     cleared = ["annotate", "-x", "INFO/AC,INFO/AN", "-Ou", *_of_region(region)]
     recounted = ["view", "-H", "--no-version", "-G", "-S", _LISTED]
@@ -127,7 +123,7 @@ def _count_records(path: Path, region: Regions, samples: Collection[str]) -> Gen
     blocks = _bcftools(path, cleared, recounted, listed=samples)
     try:
         for records in _by_position(_parse(lines, names).select(*_COLUMNS, **counts) for lines in blocks):
-            if records.select(_is_split(samples).any()).item():
+            if len(records.filter(pl.len().over("site") > 1, is_part)):
                 break
             done += len(records)
             yield records.drop("site")
@@ -158,14 +154,6 @@ def _by_position(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield held
 
 
-def _is_split(samples: Collection[str]) -> pl.Expr:
-    """Return whether a position has several records, of which some have not two calls for each sample."""
-    import polars as pl
-
-    is_part = pl.col("INFO/AN").ne_missing(pl.lit(str(2 * len(samples))))
-    return (pl.len().over("site") > 1) & is_part.any().over("site")
-
-
 def read_genotypes(path: Path, samples: Collection[str], *, region: Regions = None) -> Iterator[pl.DataFrame]:
     """Yield records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele."""
     import polars as pl
@@ -181,7 +169,8 @@ def read_genotypes(path: Path, samples: Collection[str], *, region: Regions = No
         counts = pl.when(is_known).then(counts).otherwise(pl.lit("none"))
         counted = records.with_columns(counts.alias("INFO/AC"), calls.list.sum().cast(pl.String).alias("INFO/AN"))
         # Where a site was split (1/2 into 1/. and ./1), AN is that of all records of the position.
-        split = counted.filter(_is_split(samples)).group_by("site").agg("GT")
+        is_part = pl.col("INFO/AN") != str(2 * len(samples))
+        split = counted.filter(pl.len().over("site") > 1, is_part.any().over("site")).group_by("site").agg("GT")
         called = {site: str(_count_called(texts)) for site, texts in split.iter_rows()}
         number = pl.col("site").replace_strict(called, default=None, return_dtype=pl.String)
         number = pl.when(pl.col("INFO/AN") != "0").then(number).fill_null(pl.col("INFO/AN"))
@@ -211,11 +200,10 @@ def read_lines(path: Path, *, header: bool = False, region: Regions = None) -> G
 
 
 def _of_region(region: Regions) -> list[str]:
-    if not region or isinstance(region, Path):
-        return ["-R", str(region), "--regions-overlap", "pos"] if region else []
-    regions = [region] if isinstance(region, tuple) else region
-    places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in regions]
-    return ["-r", ",".join(places), "--regions-overlap", "pos"]
+    if isinstance(region, Path):
+        return ["-R", str(region), "--regions-overlap", "pos"]
+    places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in region or ()]
+    return ["-r", ",".join(places), "--regions-overlap", "pos"] if places else []
 
 
 def find_frequencies(
@@ -231,9 +219,9 @@ def find_frequencies(
         if (len(parts) <= 2 and all(kinds.get(name) == kind for name in parts)) or (is_default and has_counts):
             return ("AC", "AN") if is_default else parts, None
         if not is_default or not has_genotypes:
-            floats = [name for name, kind in kinds.items() if kind == "Float"] + ["AC/AN"] * has_counts
-            remedies = [f"one of {names_text(floats, 30)}"] * bool(floats) + ["GT to count genotypes"] * has_genotypes
-            remedy = f"choose {' or '.join(remedies)} with --frequency-field" if remedies else "use another VCF"
+            floats = [name for name, kind in kinds.items() if kind == "Float"]
+            choices = [*floats, *["AC/AN"] * has_counts, *["GT (genotypes)"] * has_genotypes]
+            remedy = f"choose one of {names_text(choices, 30)} with --frequency-field" if choices else "use another VCF"
             there = f" (it is {kinds[wanted]})" if wanted in kinds else ""
             raise InputError(f"{path}: its header declares no INFO field {wanted} of type {kind}{there}; {remedy}")
     if not has_genotypes:
@@ -246,9 +234,9 @@ def count_by_index(path: Path) -> dict[str, int] | None:
     """Return how many records a file's index counts on each contig; None without an index that can be used."""
     if not _indices(path) or older_index(path) is not None:
         return None
-    # None for an index without counts, of another kind, or damaged: the file is read as if it had none.
-    text = _run_here("index", "--stats", str(path.absolute())) or ""
-    return {name: int(number) for name, _, number in map(str.split, text.splitlines())} or None
+    # An index without counts, of another kind, or damaged is as none.
+    lines = _run_here(pysam.bcftools.index, "--stats", str(path.absolute())).splitlines()
+    return {name: int(number) for name, _, number in map(str.split, lines)} or None
 
 
 def older_index(path: Path) -> Path | None:
@@ -262,25 +250,19 @@ def _indices(path: Path) -> list[Path]:
 
 
 def _is_bcf(path: Path) -> bool:
-    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as file:  # what is damaged is no BCF
-        return file.read(3) == b"BCF"
+    opened: Any = gzip.open if check_input(path, "VCF") else open
+    with suppress(OSError, EOFError, zlib.error), opened(path, "rb") as file:  # what is damaged is no BCF
+        return bool(file.read(3) == b"BCF")
     return False
 
 
-def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile:
-    return gzip.open(path) if check_input(path, "VCF") else path.open("rb")
-
-
-def _run_here(command: str, *words: str) -> str | None:
-    """Return what a quick command of bcftools prints; None where it fails."""
-    verbosity = pysam.set_verbosity(0)
-    try:
-        text: Any = getattr(pysam.bcftools, command)(*words)
-        return text if isinstance(text, str) else text.decode("utf-8", "replace")
-    except (pysam.SamtoolsError, OSError):
-        return None
-    finally:
-        pysam.set_verbosity(verbosity)
+def _run_here(command: Callable[..., Any], *words: str) -> str:
+    """Return what a quick command of bcftools prints; nothing where it fails."""
+    with ExitStack() as stack, suppress(pysam.SamtoolsError, OSError):
+        stack.callback(pysam.set_verbosity, pysam.set_verbosity(0))
+        text = command(*words)
+        return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")
+    return ""
 
 
 def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) -> Generator[bytes, None, None]:
@@ -315,22 +297,6 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
             said = errors.read().decode("utf-8", "replace").splitlines() or [f"it ended with status {failed[0]}"]
             why = next((line for cause in _CAUSES for line in said if re.match(cause, line)), said[-1])
             why = re.sub(rf"^({'|'.join(_CAUSES)})|\\n'?$", "", why)
-            why = (_find_odd_line(path) if "parse" in why and "#CHROM" not in why else "") or why
             after = b":".join(last.split(b"\t")[:2]).decode("utf-8", "replace")
             text = f"cannot be read as VCF{f' after {after}' if after else ''} ({why})"
             raise InputError(f"{path}: {text}; check that it is one, and complete")
-
-
-def _find_odd_line(path: Path) -> str:
-    """Return the number and the fault of the first line after the header that is no record."""
-    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as lines:
-        numbered = dropwhile(lambda one: not one[1].startswith(b"#CHROM"), enumerate(lines, 1))
-        for number, line in islice(numbered, 1, None):
-            columns = line.split(b"\t", 8)
-            if line.startswith(b"#"):
-                return f"line {number} is a comment among the records"
-            if len(columns) < 8:
-                return f"line {number} has fewer than 8 columns"
-            if not columns[1].isdigit():
-                return f"line {number} has no number for POS"
-    return ""
