@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import re
-import subprocess
 import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import pysam
@@ -90,15 +90,11 @@ def read_header(path: Path) -> VcfHeader:
 def read_records(
     path: Path, fields: Sequence[str] = (), *, region: Regions = None, samples: Collection[str] | None = None
 ) -> Generator[pl.DataFrame, None, None]:
-    """Yield a file's records whose POS lies in the regions, which need an index, some megabytes of text at a time.
-
-    Columns are `contig`, `position` (0-based, -1 for POS 0), `ref`, `alt`, `filter`, and a String for each of `fields`:
-    ``ID``, ``INFO/AF``..., ``.`` where it is missing. With `samples`, ``INFO/AC`` and ``INFO/AN`` are counted anew, or
-    else ``GT`` has each one's genotype after a blank.
-    """
-    if samples is not None and "GT" not in fields:
+    """Yield records with POS in the regions: `_COLUMNS`, POS 0-based, and a String for each field, ``.`` for none."""
+    if samples is not None and "GT" not in fields:  # INFO/AC and INFO/AN are counted anew
         yield from _count_records(path, region, samples)
         return
+    # A blank before each sample's genotype.
     words = [*(f"%{name}" for name in _COLUMNS.values()), *("[ %GT]" if one == "GT" else f"%{one}" for one in fields)]
     command = ["query", "-f", "\\t".join(words) + "\\n", *_of_region(region)]
     has_blanks = " " in "".join(samples or ())  # where a name that is listed ends
@@ -170,18 +166,14 @@ def read_genotypes(path: Path, samples: Collection[str], *, region: Regions = No
         counted = records.with_columns(counts.alias("INFO/AC"), calls.list.sum().cast(pl.String).alias("INFO/AN"))
         # Where a site was split (1/2 into 1/. and ./1), AN is that of all records of the position.
         is_part = pl.col("INFO/AN") != str(2 * len(samples))
-        split = counted.filter(pl.len().over("site") > 1, is_part.any().over("site")).group_by("site").agg("GT")
-        called = {site: str(_count_called(texts)) for site, texts in split.iter_rows()}
-        number = pl.col("site").replace_strict(called, default=None, return_dtype=pl.String)
+        split = counted.filter(pl.len().over("site") > 1, is_part.any().over("site")).select("site", "GT")
+        for place, pattern in (("sample", "[^ ]+"), ("place", "[^/|]+")):
+            parts = text.str.extract_all(pattern)
+            split = split.with_columns(parts, pl.int_ranges(parts.list.len()).alias(place)).explode("GT", place)
+        called = split.filter(text != ".").unique(["site", "sample", "place"]).group_by("site").len()
+        number = pl.col("site").replace_strict(called["site"], called["len"], default=None).cast(pl.String)
         number = pl.when(pl.col("INFO/AN") != "0").then(number).fill_null(pl.col("INFO/AN"))
         yield counted.with_columns(number.alias("INFO/AN")).drop("site")
-
-
-def _count_called(texts: Iterable[str]) -> int:
-    """Return how many alleles of all samples any of a position's lines calls."""
-    calls = ((sample, call.lstrip("/|")) for text in texts for sample, call in enumerate(text.split()))
-    alleles = ((sample, *one) for sample, call in calls for one in enumerate(re.split(r"[/|]", call)))
-    return len({(sample, place) for sample, place, allele in alleles if allele != "."})
 
 
 def _parse(lines: bytes, names: Sequence[str]) -> pl.DataFrame:
@@ -212,22 +204,22 @@ def find_frequencies(
     """Return the INFO field that has a file's frequencies, or two of a quotient, and whose genotypes these count."""
     kinds = {name: kind for name, (_, kind) in header.info.items()}
     has_genotypes = bool(header.samples) and GENOTYPES in header.formats
-    if samples is None and wanted != GENOTYPES:
-        parts = tuple(wanted.split("/"))
-        kind = "Float" if len(parts) == 1 else "Integer"
-        has_counts, is_default = kinds.get("AC") == kinds.get("AN") == "Integer", wanted == "AF" and "AF" not in kinds
-        if (len(parts) <= 2 and all(kinds.get(name) == kind for name in parts)) or (is_default and has_counts):
-            return ("AC", "AN") if is_default else parts, None
-        if not is_default or not has_genotypes:
-            floats = [name for name, kind in kinds.items() if kind == "Float"]
-            choices = [*floats, *["AC/AN"] * has_counts, *["GT (genotypes)"] * has_genotypes]
-            remedy = f"choose one of {names_text(choices, 30)} with --frequency-field" if choices else "use another VCF"
-            there = f" (it is {kinds[wanted]})" if wanted in kinds else ""
-            raise InputError(f"{path}: its header declares no INFO field {wanted} of type {kind}{there}; {remedy}")
-    if not has_genotypes:
+    has_counts, is_default = kinds.get("AC") == kinds.get("AN") == "Integer", wanted == "AF" and "AF" not in kinds
+    is_counted = samples is not None or wanted == GENOTYPES
+    parts, kind = tuple(wanted.split("/")), "Integer" if "/" in wanted else "Float"
+    is_declared = len(parts) <= 2 and all(kinds.get(name) == kind for name in parts)
+    if not is_counted and (is_declared or (is_default and has_counts)):
+        return ("AC", "AN") if is_default else parts, None
+    if has_genotypes and (is_counted or is_default):
+        chosen = set(header.samples if samples is None else samples)
+        return ("AC", "AN"), tuple(name for name in header.samples if name in chosen)
+    if is_counted:
         raise InputError(f"{path}: its header declares no genotypes (samples and FORMAT GT); use a VCF with them")
-    chosen = set(header.samples if samples is None else samples)
-    return ("AC", "AN"), tuple(name for name in header.samples if name in chosen)
+    floats = [name for name, kind in kinds.items() if kind == "Float"]
+    choices = [*floats, *["AC/AN"] * has_counts, *["GT (genotypes)"] * has_genotypes]
+    remedy = f"choose one of {names_text(choices, 30)} with --frequency-field" if choices else "use another VCF"
+    there = f" (it is {kinds[wanted]})" if wanted in kinds else ""
+    raise InputError(f"{path}: its header declares no INFO field {wanted} of type {kind}{there}; {remedy}")
 
 
 def count_by_index(path: Path) -> dict[str, int] | None:
@@ -268,17 +260,15 @@ def _run_here(command: Callable[..., Any], *words: str) -> str:
 def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) -> Generator[bytes, None, None]:
     """Yield whole lines, many at a time, of what commands of bcftools print of a file, each reading the one before."""
     with tempfile.NamedTemporaryFile() as names, tempfile.TemporaryFile() as errors, ExitStack() as stack:
-        names.write("".join(f"{name}\n" for name in listed).encode())
-        names.flush()
-        children: list[subprocess.Popen[bytes]] = []
+        Path(names.name).write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
+        children: list[Popen[bytes]] = []
         scripts = [(_CHILD, *(names.name if one == _LISTED else one for one in words)) for words in commands]
         as_is = "-h" in commands[0] or _indices(path) or _is_bcf(path)
         for script in scripts if as_is else [(_STRIP,), *scripts]:
             # -P: nothing is imported from the working directory.
             command = [sys.executable, "-P", "-c", *script, "-" if children else str(path.absolute())]
             given = children[-1].stdout if children else None
-            pipes: Any = {"stdin": given or subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
-            child = subprocess.Popen(command, pipesize=_PIPE_BYTES, **pipes)
+            child = Popen(command, pipesize=_PIPE_BYTES, stdin=given or DEVNULL, stdout=PIPE, stderr=errors)
             if given is not None:
                 given.close()  # so that a command ends where the next one has
             children.append(stack.enter_context(child))
