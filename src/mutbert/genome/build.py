@@ -96,8 +96,8 @@ def build_genome(
         check_output(output, force=force, directory=True, inputs=paths)
     with progress_bar("Checksums", sum(path.stat().st_size for path in paths), unit="bytes", show=progress) as advance:
         sources = [one.describe(kind, advance) for kind, some in (("fasta", fastas), ("vcf", vcfs)) for one in some]
-    program = {"created_by": f"mutbert {__version__}", "version": store.FORMAT_VERSION}
-    plan = {**program, "sources": sources, "settings": settings}
+    origin = {"created_by": f"mutbert {__version__}", "version": store.FORMAT_VERSION, "sources": sources}
+    plan = {**origin, "settings": settings}
     if is_finished and plan.items() <= ProbabilisticGenome.open(output).manifest.items():
         return _read_report(output, vcfs)
     begun = resume and (work / "plan.json").exists()
@@ -178,8 +178,7 @@ def _write_reference(
             for own_name, code_L, soft_mask in inputs.read_fasta(source.path):
                 advance(len(code_L))
                 if (name := source.name(own_name)) in seen:
-                    remedy = "rename or remove one, or use a prefix for each FASTA (PREFIX=FILE)"
-                    raise InputError(f"{source.path}: contig {name} comes twice (also in {seen[name]}); {remedy}")
+                    raise InputError(f"{source.path}: contig {name} is in {seen[name]} too; use PREFIX=FILE for each")
                 seen[name] = source.path
                 if wanted is None or selected.find(name) is not None:
                     yield name, code_L, soft_mask
@@ -244,11 +243,9 @@ def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
     vcf_name = {contig: name for one in names for contig, name in one.get("vcf_name", {}).items()}
     # What one part did not have in its FASTA, another may have.
     unmatched = dict.fromkeys(name for one in names for name in one.get("only_in_vcf", []))
-    contig_names = {
-        "vcf_name": vcf_name,
-        "only_in_fasta": [contig for one in names for contig in one.get("only_in_fasta", [])],
-        "only_in_vcf": [name for name in unmatched if name not in vcf_name.values()],
-    }
+    only_in_vcf = [name for name in unmatched if name not in vcf_name.values()]
+    only_in_fasta = [contig for one in names for contig in one.get("only_in_fasta", [])]
+    contig_names = {"vcf_name": vcf_name, "only_in_fasta": only_in_fasta, "only_in_vcf": only_in_vcf}
     records, no_contig, not_selected = [], REASONS[NO_CONTIG], REASONS[NOT_SELECTED]
     # Each part has counted all records of a file, also of the others' contigs.
     for every in by_file.values():

@@ -223,9 +223,8 @@ def read_person(
     """Return a person's variants by contig, positions (V,) and frequencies (V, 4), and records not used by reason."""
     (calls,) = find_calls([Source(vcf)], GENOTYPES, [sample], FILTERS)
     wanted = {name: contig for name, contig in genome.contigs.items() if contigs is None or name in contigs}
-    others = genome.contigs.keys() - wanted.keys()
     with TemporaryDirectory(prefix="mutbert-person-") as folder:
-        found = Population(Path(folder), [calls], replace(genome, contigs=wanted), others, 1)
+        found = Population(Path(folder), [calls], replace(genome, contigs=wanted), genome.contigs.keys() - wanted, 1)
         # A file may have no call, as of chromosome Y.
         found.read(0.0, needs_calls=False, progress=progress)
         variants = {name: (position_V, row_V4) for name, position_V, row_V4 in found.variants()}

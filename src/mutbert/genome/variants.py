@@ -98,8 +98,7 @@ def _find_alleles(
     filters = records["filter"].unique().to_list()
     passing = [one for one in filters if not {ANY_FILTER, *one.split(";")}.isdisjoint(calls.filters)]
     is_passing_N = (contig_N >= 0) & (len(passing) == len(filters) or records["filter"].is_in(passing).to_numpy())
-    fields = [f"INFO/{name}" for name in calls.fields]
-    record_M, refs, alts, frequency_M = _split_alternates(records, is_passing_N, fields)
+    record_M, refs, alts, frequency_M = _split_alternates(records, is_passing_N, calls.fields)
     stage_M, allele_A, offset_A, before_A, after_A, whole_A, is_kept_A = _find_changes(refs, alts)
     record_A, frequency_A = record_M[allele_A], frequency_M[allele_A].astype(np.float32)
     stage_A = np.full(len(allele_A), USED, dtype=np.uint8)
@@ -154,7 +153,7 @@ def _split_alternates(
     import polars as pl
 
     alt, value = pl.col("alt"), pl.col("value")
-    rows = records.select("ref", "alt", value=fields[0], below=fields[-1]).with_row_index("record")
+    rows = records.select("ref", "alt", value=f"INFO/{fields[0]}", below=f"INFO/{fields[-1]}").with_row_index("record")
     if not is_passing_N.all():
         rows = rows.filter(is_passing_N)
     is_many = rows["alt"].str.contains(",", literal=True)

@@ -233,8 +233,7 @@ def count_by_index(path: Path) -> dict[str, int] | None:
 
 def older_index(path: Path) -> Path | None:
     """Return the index that is older than its file, and so may belong to another state of it."""
-    time = path.stat().st_mtime_ns
-    return next((one for one in _indices(path) if one.stat().st_mtime_ns < time), None)
+    return next((one for one in _indices(path) if one.stat().st_mtime_ns < path.stat().st_mtime_ns), None)
 
 
 def _indices(path: Path) -> list[Path]:
