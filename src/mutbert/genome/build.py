@@ -50,18 +50,17 @@ def build_genome(
         Count the genotypes of these samples: names, or a file with one per line, or a panel with their populations;
         only this population's samples of a panel; one sample, for its diploid genome.
     filters, contigs, workers : sequence of str, sequence of str, int
-        FILTER names that pass, ``.`` for an empty FILTER, ``any`` for every name; contigs of the FASTA to keep, with
-        or without ``chr``, all by default; parts of the VCF files that are read at once, with the same result.
+        FILTER names that pass, ``.`` for an empty FILTER, ``any`` for all; contigs of the FASTA to keep, with or
+        without ``chr``, all by default; how many parts of the VCF files are read at once.
     resume, force, progress : bool
-        Continue a build from the same files that was stopped, and leave a finished one as it is; replace the output
-        where it exists; show progress on standard error.
+        Go on with a stopped build, and keep a finished one; replace the output; show progress on standard error.
 
     Returns
     -------
     dict
-        The `path`, which `mutbert.ProbabilisticGenome.open` opens; `lengths` by contig; `variants`, the number of
-        positions that vary; `records`, what became of those of each VCF file (``docs/format.md``); `contig_names`, the
-        VCF's by the genome's; contigs `only_in_fasta` (of the selected) and `only_in_vcf`; `notes` on the input.
+        `path`; `lengths` by contig; `variants`, how many positions vary; `records`, what became of those of each VCF
+        file (``docs/format.md``); `contig_names`, the VCF's by the genome's; contigs `only_in_fasta` (of the selected)
+        and `only_in_vcf`; `notes` on the input.
     """
     fastas, vcfs = inputs.parse_sources(fasta), inputs.parse_sources(vcf)
     output, filters = Path(output), listed(filters)
@@ -97,11 +96,12 @@ def build_genome(
         check_output(output, force=force, directory=True, inputs=paths)
     with progress_bar("Checksums", sum(path.stat().st_size for path in paths), unit="bytes", show=progress) as advance:
         sources = [one.describe(kind, advance) for kind, some in (("fasta", fastas), ("vcf", vcfs)) for one in some]
-    plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
-    if is_finished and _is_of(output / store.MANIFEST, plan | {"version": store.FORMAT_VERSION}):
+    origin = {"created_by": f"mutbert {__version__}", "version": store.FORMAT_VERSION, "sources": sources}
+    plan = {**origin, "settings": settings}
+    if is_finished and plan.items() <= ProbabilisticGenome.open(output).manifest.items():
         return _read_report(output, vcfs)
     begun = resume and (work / "plan.json").exists()
-    if begun and not _is_of(work / "plan.json", plan):
+    if begun and plan != json.loads((work / "plan.json").read_text(encoding="utf-8")):
         why = "cannot be resumed, as its files, its settings or this program have changed"
         raise InputError(f"{output}: {why}; use the same as before, or remove {work.parent}")
     with atomic_directory(output, force=force, resume=begun, keep=lambda: any(work.glob("parts/[!.]*.npz"))) as folder:
@@ -123,13 +123,11 @@ def merge_genomes(
 ) -> dict[str, Any]:
     """Concatenate stores of different contigs, such as the parts of a build on a cluster.
 
-    Parts that were built with ``contigs`` from the same files, in the order of the FASTA, make the same arrays as one
-    build of all.
-
     Parameters
     ----------
     genomes, output : sequence of paths, path
-        The stores, built with the same settings, of which no two have a contig in common; the store to write.
+        The stores, in the order of their contigs and built with the same settings, of which no two have a contig in
+        common; the store to write, with the same arrays as one build of all.
     force, progress : bool
         Replace the output where it exists; show progress on standard error.
 
@@ -147,8 +145,7 @@ def merge_genomes(
     found: dict[str, ProbabilisticGenome] = {}
     for part, name in ((one, name) for one in parts for name in one.contigs):
         if name in found:
-            remedy = "leave out one of them, or build the parts with --contigs that do not overlap"
-            raise InputError(f"{part.path}: contig {name} is in {found[name].path} too; {remedy}")
+            raise InputError(f"{part.path}: contig {name} is in {found[name].path} too; leave out one of them")
         found[name] = part
 
     def rows_of(name: str, kind: str, array: str) -> Any:
@@ -170,11 +167,6 @@ def merge_genomes(
     return _read_report(output)
 
 
-def _is_of(path: Path, plan: Mapping[str, Any]) -> bool:
-    """Return whether a JSON file has what a plan has."""
-    return plan.items() <= dict(json.loads(path.read_text(encoding="utf-8"))).items()
-
-
 def _write_reference(
     folder: Path, fastas: Sequence[inputs.Source], wanted: Sequence[str] | None, *, progress: bool
 ) -> tuple[dict[str, store.Contig], list[str]]:
@@ -186,8 +178,7 @@ def _write_reference(
             for own_name, code_L, soft_mask in inputs.read_fasta(source.path):
                 advance(len(code_L))
                 if (name := source.name(own_name)) in seen:
-                    remedy = "rename or remove one, or use a prefix for each FASTA (PREFIX=FILE)"
-                    raise InputError(f"{source.path}: contig {name} comes twice (also in {seen[name]}); {remedy}")
+                    raise InputError(f"{source.path}: contig {name} is in {seen[name]} too; use PREFIX=FILE for each")
                 seen[name] = source.path
                 if wanted is None or selected.find(name) is not None:
                     yield name, code_L, soft_mask
@@ -218,46 +209,43 @@ def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequ
 
 def _read_report(output: Path, vcfs: Sequence[inputs.Source] = ()) -> dict[str, Any]:
     """Return the report of a finished store."""
-    manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
-    contigs, names = manifest["contigs"], manifest["contig_names"]
+    genome = ProbabilisticGenome.open(output)
+    records, names = genome.manifest["records"], genome.manifest["contig_names"]
     note = "is older than its file, so it was not used; index the file anew to read it by regions"
     notes = [f"{index}: {note}" for source in vcfs if (index := older_index(source.path))]
     notes += [
         f"{one['file']}: none of its records is used, as none that could be has a call or a frequency"
-        for one in manifest["records"]
+        for one in records
         # The last reason, in their order, is how far any record came.
         if not one["used"] and [*one["not_used"]][-1:] == [REASONS[NO_FREQUENCY]]
     ]
-    variants = sum(last - first for first, last in (contig["variants"] for contig in contigs))
-    lengths, records = {contig["name"]: contig["length"] for contig in contigs}, manifest["records"]
-    names = {"contig_names": names["vcf_name"], **{one: names[one] for one in ("only_in_fasta", "only_in_vcf")}}
-    return {"path": output, "lengths": lengths, "variants": variants, "records": records, **names, "notes": notes}
+    report = {"path": output, "lengths": dict(genome.lengths), "variants": len(genome.arrays[store.VARIANT_ARRAYS[0]])}
+    return {**report, "records": records, "contig_names": names.pop("vcf_name"), **names, "notes": notes}
 
 
 def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
     """Return what the manifest holds of sources, settings, records and names; raise where settings differ."""
     manifests = [{"settings": {}, "sources": [], "records": [], "contig_names": {}, **one.manifest} for one in parts]
     first, names = manifests[0]["settings"], [manifest["contig_names"] for manifest in manifests]
-    for part, settings in zip(parts, (manifest["settings"] for manifest in manifests), strict=True):
+    sources, by_file = dict[str, Any](), defaultdict[str, list[Any]](list)
+    for part, manifest in zip(parts, manifests, strict=True):
+        settings = manifest["settings"]
         for key in (first.keys() | settings.keys()) - {"contigs"}:
             if first.get(key) != settings.get(key):
                 other = f"{parts[0].path} with {first.get(key)}; build the parts with the same settings"
                 raise InputError(f"{part.path}: was built with {key} {settings.get(key)}, and {other}")
+        texts = [json.dumps(source) for source in manifest["sources"]]
+        sources |= zip(texts, manifest["sources"], strict=True)
+        vcfs = [text for text in texts if sources[text]["kind"] == "vcf"]
+        for text, counts in zip(vcfs, manifest["records"], strict=True):
+            by_file[text].append(counts)
     wanted = [manifest["settings"].get("contigs") for manifest in manifests]
     vcf_name = {contig: name for one in names for contig, name in one.get("vcf_name", {}).items()}
     # What one part did not have in its FASTA, another may have.
     unmatched = dict.fromkeys(name for one in names for name in one.get("only_in_vcf", []))
-    sources = {json.dumps(source): source for manifest in manifests for source in manifest["sources"]}
-    by_file = defaultdict[str, list[Any]](list)
-    for manifest in manifests:
-        vcfs = [json.dumps(source) for source in manifest["sources"] if source["kind"] == "vcf"]
-        for source, counts in zip(vcfs, manifest["records"], strict=True):
-            by_file[source].append(counts)
-    contig_names = {
-        "vcf_name": vcf_name,
-        "only_in_fasta": [contig for one in names for contig in one.get("only_in_fasta", [])],
-        "only_in_vcf": [name for name in unmatched if name not in vcf_name.values()],
-    }
+    only_in_vcf = [name for name in unmatched if name not in vcf_name.values()]
+    only_in_fasta = [contig for one in names for contig in one.get("only_in_fasta", [])]
+    contig_names = {"vcf_name": vcf_name, "only_in_fasta": only_in_fasta, "only_in_vcf": only_in_vcf}
     records, no_contig, not_selected = [], REASONS[NO_CONTIG], REASONS[NOT_SELECTED]
     # Each part has counted all records of a file, also of the others' contigs.
     for every in by_file.values():

@@ -7,12 +7,13 @@ group in ``alleles/``. Shape suffixes: A alleles, V positions that are kept, C c
 import json
 import shutil
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import count, groupby, pairwise
+from itertools import chain, count, groupby, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
@@ -21,7 +22,7 @@ import numpy as np
 
 from mutbert.arrays import Int64, UInt16
 from mutbert.errors import InputError
-from mutbert.files import atomic_file, write_json
+from mutbert.files import atomic_file
 from mutbert.genome.sources import FILTERS, Calls, Source, find_calls
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.variants import MOST_IMPOSSIBLE, REASONS, Tally, merge_alleles, read_alleles
@@ -60,13 +61,15 @@ class Population:
         self, folder: Path, calls: list[Calls], genome: ProbabilisticGenome, not_selected: Iterable[str], workers: int
     ) -> None:
         self._folder, self.calls, self._genome, self._workers = folder, calls, genome, workers
-        self._contigs, self._not_selected = list(genome.contigs), ContigNames(not_selected)
-        self._selected = ContigNames(genome.contigs)
+        self._contigs, self._known = list(genome.contigs), ContigNames([*genome.contigs, *not_selected])
         self._number = {name: number for number, name in enumerate(self._contigs)}
         self._index = [count_by_index(one.source.path) for one in calls]
+        self._indexed = sum(sum(index.values()) for index in self._index if index)
         limits = np.cumsum(genome.slots[:, 1]) // _GROUP_BASES + np.arange(len(self._contigs)) // _GROUP_CONTIGS
         self._group_C = np.unique(limits, return_inverse=True)[1]
-        self._parts = [folder / "parts" / f"{group}.npz" for group in range(int(self._group_C[-1]) + 1)]
+        # Only files with an index are counted by group, so a group is finished for these alone.
+        by_index = zlib.crc32(bytes(index is not None for index in self._index))
+        self._parts = [folder / "parts" / f"{group}.{by_index}.npz" for group in range(int(self._group_C[-1]) + 1)]
         self._is_stopped, self._paths = threading.Event(), names_text(str(one.source.path) for one in calls)
         self.tallies: list[Tally] = [Counter() for _ in calls]
         self.names: dict[str, str] = {}  # the VCF's name of each contig that was found, by the genome's
@@ -75,18 +78,12 @@ class Population:
     def read(self, min_frequency: float, *, needs_calls: bool = True, progress: bool = False) -> None:
         """Read all records, and merge groups of contigs as they become complete; raise for files that do not fit."""
         shutil.rmtree(self._folder / "alleles", ignore_errors=True)
-        # Groups that an earlier run has finished are kept, if the same files had an index: these are counted by group.
-        by_index, earlier = [index is not None for index in self._index], self._folder / "by_index.json"
-        if not earlier.exists() or json.loads(earlier.read_text(encoding="utf-8")) != by_index:
-            shutil.rmtree(self._folder / "parts", ignore_errors=True)
-            write_json(earlier, by_index, force=True)
         for name in ("alleles", "parts"):
             (self._folder / name).mkdir(exist_ok=True)
-        planned = (unit for file in range(len(self.calls)) for unit in self._plan_file(file))
-        units = [unit for unit in planned if unit.group < 0 or not self._parts[unit.group].exists()]
+        plans = (self._plan_file(file, index) for file, index in enumerate(self._index))
         # Files without an index first, then the others in the order of the genome.
-        units.sort(key=lambda unit: unit.group)
-        total = None if None in self._index else sum(sum(index.values()) for index in self._index if index)
+        units = sorted(one for one in chain(*plans) if one.group < 0 or not self._parts[one.group].exists())
+        total = None if None in self._index else self._indexed
         with (
             progress_bar("Reading the variants", total, unit="records", show=progress and bool(self.calls)) as advance,
             ThreadPoolExecutor(self._workers) as pool,
@@ -149,8 +146,7 @@ class Population:
                 remedy = "it was called on another assembly or another part of it: use the FASTA of that one"
             elif impossible > MOST_IMPOSSIBLE * read:
                 problem = f"{impossible:,} of {read:,} records have no frequency from 0 to 1 for each alternate allele"
-                problem += f", with a sum of at most 1, first {first['impossible']}"
-                remedy = "correct or remove them, or choose another field with --frequency-field"
+                remedy = f"first {first['impossible']}; correct or remove them, or choose another --frequency-field"
             elif mismatched > max(1, _MISMATCHES * compared):  # one may be wrong by itself
                 share = f"{mismatched:,} of {compared:,} records ({mismatched / compared:.1%})"
                 problem = f"REF differs from the FASTA in {share}, first at {first['mismatch']}"
@@ -161,23 +157,19 @@ class Population:
         if needs_calls and missing and not any(tally["reason", "compared"] for tally in self.tallies):
             kinds = names_text(dict.fromkeys(calls.frequencies for calls in self.calls))
             text = f"none of the {missing:,} records that could be used has a frequency ({kinds})"
-            remedy = "choose another field with --frequency-field, or other samples"
-            raise InputError(f"{self._paths}: {text}; {remedy}")
+            raise InputError(f"{self._paths}: {text}; choose another --frequency-field, or other samples")
         left_out = any(tally["reason", "contig not selected"] for tally in self.tallies)
         if self.unmatched and not self.names and not left_out:
-            known = names_text([*self._contigs, *self._not_selected])
-            text = f"no contig is in the FASTA: the VCF has {names_text(self.unmatched)}, the FASTA {known}"
+            text = f"the VCF has {names_text(self.unmatched)}, the FASTA {names_text(self._known)}"
             remedy = "use files of one assembly, or rename contigs with 'bcftools annotate --rename-chrs'"
-            raise InputError(f"{self._paths}: {text}; {remedy}")
+            raise InputError(f"{self._paths}: no contig is in the FASTA: {text}; {remedy}")
 
     def _find(self, calls: Calls, name: str) -> int:
         """Return the number of a file's contig in the genome; -2 where it was not selected, -1 where there is none."""
-        full = calls.source.name(name)
-        found = self._selected.find(full)
-        return self._number[found] if found is not None else -1 - (self._not_selected.find(full) is not None)
+        found = self._known.find(calls.source.name(name))
+        return -1 if found is None else self._number.get(found, -2)
 
-    def _plan_file(self, file: int) -> Iterator[Unit]:
-        index = self._index[file]
+    def _plan_file(self, file: int, index: dict[str, int] | None) -> Iterator[Unit]:
         if index is None:
             yield Unit(-1, file)
             return
@@ -189,8 +181,7 @@ class Population:
         if self._workers == 1 and len(groups) == 1 and wanted == contigs:
             yield Unit(next(iter(groups)), file)
             return
-        share = sum(sum(one.values()) for one in self._index if one) // (_UNITS_A_WORKER * self._workers)
-        most = max(share, _FEWEST_RECORDS)
+        most = max(self._indexed // (_UNITS_A_WORKER * self._workers), _FEWEST_RECORDS)
         for group, names in groups.items():
             cuts = -(-index[names[0]] // most) if len(names) == 1 else 1
             length = int(self._genome.slots[self._group_C == group, 1].max())
@@ -232,12 +223,10 @@ def read_person(
     """Return a person's variants by contig, positions (V,) and frequencies (V, 4), and records not used by reason."""
     (calls,) = find_calls([Source(vcf)], GENOTYPES, [sample], FILTERS)
     wanted = {name: contig for name, contig in genome.contigs.items() if contigs is None or name in contigs}
-    others = genome.contigs.keys() - wanted.keys()
     with TemporaryDirectory(prefix="mutbert-person-") as folder:
-        found = Population(Path(folder), [calls], replace(genome, contigs=wanted), others, 1)
+        found = Population(Path(folder), [calls], replace(genome, contigs=wanted), genome.contigs.keys() - wanted, 1)
         # A file may have no call, as of chromosome Y.
         found.read(0.0, needs_calls=False, progress=progress)
-        variants = dict.fromkeys(wanted, (np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)))
-        variants |= {name: (position_V, row_V4) for name, position_V, row_V4 in found.variants()}
+        variants = {name: (position_V, row_V4) for name, position_V, row_V4 in found.variants()}
     counts = {text: found.tallies[0]["reason", text] for text in REASONS[:-1]}
     return variants, {_OF_A_PERSON.get(text, text): number for text, number in counts.items() if number}

@@ -98,17 +98,16 @@ def _find_alleles(
     filters = records["filter"].unique().to_list()
     passing = [one for one in filters if not {ANY_FILTER, *one.split(";")}.isdisjoint(calls.filters)]
     is_passing_N = (contig_N >= 0) & (len(passing) == len(filters) or records["filter"].is_in(passing).to_numpy())
-    fields = [f"INFO/{name}" for name in calls.fields]
-    record_M, refs, alts, frequency_M = _split_alternates(records, is_passing_N, fields)
+    record_M, refs, alts, frequency_M = _split_alternates(records, is_passing_N, calls.fields)
     stage_M, allele_A, offset_A, before_A, after_A, whole_A, is_kept_A = _find_changes(refs, alts)
     record_A, frequency_A = record_M[allele_A], frequency_M[allele_A].astype(np.float32)
     stage_A = np.full(len(allele_A), USED, dtype=np.uint8)
     stage_A[after_A == _OTHER] = ODD_ALTERNATE
     stage_A[before_A == _OTHER] = UNKNOWN_REFERENCE
     stage_A[(stage_A == USED) & np.isnan(frequency_A)] = NO_FREQUENCY
-    sum_N = np.bincount(record_M, np.where(frequency_M > 0, frequency_M, 0), len(records))
-    is_wrong_N = sum_N > 1 + SUM_TOLERANCE
-    is_wrong_N[record_M[(frequency_M < 0) | (frequency_M > 1)]] = True
+    share_M = np.where(frequency_M > 0, frequency_M, 0)
+    share_M[(frequency_M < 0) | (frequency_M > 1)] = np.inf
+    is_wrong_N = np.bincount(record_M, share_M, len(records)) > 1 + SUM_TOLERANCE
     wrong = np.flatnonzero((stage_A >= NO_FREQUENCY) & is_wrong_N[record_A])
     stage_A[wrong] = IMPOSSIBLE
     if len(wrong):
@@ -154,7 +153,7 @@ def _split_alternates(
     import polars as pl
 
     alt, value = pl.col("alt"), pl.col("value")
-    rows = records.select("ref", "alt", value=fields[0], below=fields[-1]).with_row_index("record")
+    rows = records.select("ref", "alt", value=f"INFO/{fields[0]}", below=f"INFO/{fields[-1]}").with_row_index("record")
     if not is_passing_N.all():
         rows = rows.filter(is_passing_N)
     is_many = rows["alt"].str.contains(",", literal=True)
@@ -164,14 +163,12 @@ def _split_alternates(
         values = pl.when(values.list.len() == number).then(values).otherwise(alike)
         many = rows.filter(is_many).with_columns(alt=alt.str.split(","), value=values).explode("alt", "value")
         rows = pl.concat([rows.filter(~is_many), many]).sort("record", maintain_order=True)
-    text, record_M = rows["value"], rows["record"].to_numpy().astype(np.int64)
-    parsed = text.cast(pl.Float64, strict=False)
-    frequency_M = parsed.to_numpy().copy()
-    if parsed.null_count():
-        frequency_M[(parsed.is_null() & (text != ".")).to_numpy()] = -1
+    record_M = rows["record"].to_numpy().astype(np.int64)
+    number = value.cast(pl.Float64, strict=False).fill_null(-1)
+    frequency_M = rows.select(pl.when(value != ".").then(number)).to_series().to_numpy()
     if len(fields) > 1:
         number_M = rows["below"].cast(pl.Float64, strict=False).to_numpy()
-        frequency_M /= np.where(number_M > 0, number_M, np.nan)
+        frequency_M = frequency_M / np.where(number_M > 0, number_M, np.nan)
     return record_M, rows["ref"], rows["alt"], frequency_M
 
 
@@ -222,11 +219,9 @@ def merge_alleles(
     alleles, stage_A = alleles[order_A], np.empty(len(order_A), dtype=np.uint8)
     # A piece begins with the first allele of a position.
     begins = np.searchsorted(alleles["position"], alleles["position"][::_MERGED_AT_ONCE])
-    positions, rows = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.uint16)]
-    for begin, end in pairwise(np.unique([*begins, len(order_A)])):
-        position_V, row_V4, stage_A[order_A[begin:end]] = _merge_piece(alleles[begin:end], min_frequency)
-        positions.append(position_V)
-        rows.append(row_V4)
+    edges = pairwise([0, *begins, len(order_A)])
+    pieces = [_merge_piece(alleles[begin:end], min_frequency) for begin, end in edges]
+    slot_V, row_V4, stage_A[order_A] = map(np.concatenate, zip(*pieces, strict=True))
     tallies: list[Tally] = [Counter() for _ in files]
     for tally, (start, end) in zip(tallies, pairwise([0, *end_F]), strict=True):
         stage, first = stage_A[start:end], np.flatnonzero(is_first_A[start:end])
@@ -239,14 +234,12 @@ def merge_alleles(
             tally.update(_count_reasons(np.maximum.reduceat(stage, first)))
             is_decomposed_N = np.logical_or.reduceat((stage == USED) & is_part_A[start:end], first)
             tally["reason", "decomposed"] = int(is_decomposed_N.sum())
-    return np.concatenate(positions), np.concatenate(rows), tallies
+    return slot_V, row_V4, tallies
 
 
 def _merge_piece(alleles: Alleles, min_frequency: float) -> tuple[Int64, UInt16, UInt8]:
     """Return slots and frequencies of alleles whose positions ascend, and how far each of them came."""
-    position_A, whole_A, frequency_A, before_A, after_A = (
-        alleles[name].copy() for name in ("position", "whole", "frequency", "before", "after")
-    )
+    position_A, whole_A, frequency_A, before_A, after_A, _ = (alleles[name].copy() for name in ALLELE.names or ())
     is_new_A = np.diff(position_A, prepend=-1) != 0
     # Of equal alleles the first counts, and the first at a position is the one whose reference base holds.
     first_P, site_A = np.flatnonzero(is_new_A), np.cumsum(is_new_A) - 1

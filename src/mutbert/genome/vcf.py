@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import re
-import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from itertools import dropwhile, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
+from subprocess import DEVNULL, PIPE, Popen
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import pysam
 import pysam.bcftools
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 Region: TypeAlias = "tuple[str, int, int | None]"  # 0-based start and end; None: to the last record
-Regions: TypeAlias = "Region | list[Region] | Path | None"  # a path: of a table of them, 1-based and inclusive
+Regions: TypeAlias = "list[Region] | Path | None"  # a path: of a table of them, 1-based and inclusive
 
 GENOTYPES: Final = "GT"  # the frequency field that stands for counting genotypes
 _COLUMNS: Final = {"contig": "CHROM", "position": "POS", "ref": "REF", "alt": "ALT", "filter": "FILTER"}
@@ -75,9 +74,8 @@ class VcfHeader(NamedTuple):
 def read_header(path: Path) -> VcfHeader:
     """Return what a VCF or BCF file declares, whatever its compression."""
     check_input(path, "VCF")
-    text = _run_here("view", "-h", "--no-version", str(path.absolute()))
-    if text is None:  # another process explains why
-        text = b"".join(read_lines(path, header=True)).decode("utf-8", "replace")
+    text = _run_here(pysam.bcftools.view, "-h", "--no-version", str(path.absolute()))
+    text = text or b"".join(read_lines(path, header=True)).decode("utf-8", "replace")  # where it fails: explained
     declared: dict[str, dict[str, dict[str, str]]] = {"INFO": {}, "FORMAT": {}, "FILTER": {}, "contig": {}}
     for kind, body in _DECLARED.findall(text):
         values = dict(_ATTRIBUTE.findall(body))
@@ -92,22 +90,16 @@ def read_header(path: Path) -> VcfHeader:
 def read_records(
     path: Path, fields: Sequence[str] = (), *, region: Regions = None, samples: Collection[str] | None = None
 ) -> Generator[pl.DataFrame, None, None]:
-    """Yield a file's records whose POS lies in the regions, which need an index, some megabytes of text at a time.
-
-    Columns are `contig`, `position` (0-based, -1 for POS 0), `ref`, `alt`, `filter`, and a String for each of `fields`:
-    ``ID``, ``INFO/AF``..., ``.`` where it is missing. With `samples`, ``INFO/AC`` and ``INFO/AN`` are counted anew, or
-    else ``GT`` has each one's genotype after a blank.
-    """
-    if samples is not None and "GT" not in fields:
+    """Yield records with POS in the regions: `_COLUMNS`, POS 0-based, and a String for each field, ``.`` for none."""
+    if samples is not None and "GT" not in fields:  # INFO/AC and INFO/AN are counted anew
         yield from _count_records(path, region, samples)
         return
+    # A blank before each sample's genotype.
     words = [*(f"%{name}" for name in _COLUMNS.values()), *("[ %GT]" if one == "GT" else f"%{one}" for one in fields)]
     command = ["query", "-f", "\\t".join(words) + "\\n", *_of_region(region)]
-    command += [] if samples is None else ["-S", _LISTED]
-    places: list[int] = []
-    if " " in "".join(samples or ()):  # where a name that is listed ends
-        places = [read_header(path).samples.index(name) + 1 for name in samples or ()]
-        del command[-2:]
+    has_blanks = " " in "".join(samples or ())  # where a name that is listed ends
+    places = [read_header(path).samples.index(name) + 1 for name in samples or ()] if has_blanks else []
+    command += ["-S", _LISTED] if samples and not places else []
     for lines in _bcftools(path, command, listed=samples or ()):
         records = _parse(lines, [*_COLUMNS, *fields])
         if places:
@@ -118,7 +110,7 @@ def read_records(
 def _count_records(path: Path, region: Regions, samples: Collection[str]) -> Generator[pl.DataFrame, None, None]:
     import polars as pl
 
-    done = 0
+    done, is_part = 0, pl.col("INFO/AN") != str(2 * len(samples))
     # Without genotypes, a record would keep the counts that it has.
     cleared = ["annotate", "-x", "INFO/AC,INFO/AN", "-Ou", *_of_region(region)]
     recounted = ["view", "-H", "--no-version", "-G", "-S", _LISTED]
@@ -127,7 +119,7 @@ def _count_records(path: Path, region: Regions, samples: Collection[str]) -> Gen
     blocks = _bcftools(path, cleared, recounted, listed=samples)
     try:
         for records in _by_position(_parse(lines, names).select(*_COLUMNS, **counts) for lines in blocks):
-            if records.select(_is_split(samples).any()).item():
+            if len(records.filter(pl.len().over("site") > 1, is_part)):
                 break
             done += len(records)
             yield records.drop("site")
@@ -158,14 +150,6 @@ def _by_position(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield held
 
 
-def _is_split(samples: Collection[str]) -> pl.Expr:
-    """Return whether a position has several records, of which some have not two calls for each sample."""
-    import polars as pl
-
-    is_part = pl.col("INFO/AN").ne_missing(pl.lit(str(2 * len(samples))))
-    return (pl.len().over("site") > 1) & is_part.any().over("site")
-
-
 def read_genotypes(path: Path, samples: Collection[str], *, region: Regions = None) -> Iterator[pl.DataFrame]:
     """Yield records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele."""
     import polars as pl
@@ -181,18 +165,15 @@ def read_genotypes(path: Path, samples: Collection[str], *, region: Regions = No
         counts = pl.when(is_known).then(counts).otherwise(pl.lit("none"))
         counted = records.with_columns(counts.alias("INFO/AC"), calls.list.sum().cast(pl.String).alias("INFO/AN"))
         # Where a site was split (1/2 into 1/. and ./1), AN is that of all records of the position.
-        split = counted.filter(_is_split(samples)).group_by("site").agg("GT")
-        called = {site: str(_count_called(texts)) for site, texts in split.iter_rows()}
-        number = pl.col("site").replace_strict(called, default=None, return_dtype=pl.String)
+        is_part = pl.col("INFO/AN") != str(2 * len(samples))
+        split = counted.filter(pl.len().over("site") > 1, is_part.any().over("site")).select("site", "GT")
+        for place, pattern in (("sample", "[^ ]+"), ("place", "[^/|]+")):
+            parts = text.str.extract_all(pattern)
+            split = split.with_columns(parts, pl.int_ranges(parts.list.len()).alias(place)).explode("GT", place)
+        called = split.filter(text != ".").unique(["site", "sample", "place"]).group_by("site").len()
+        number = pl.col("site").replace_strict(called["site"], called["len"], default=None).cast(pl.String)
         number = pl.when(pl.col("INFO/AN") != "0").then(number).fill_null(pl.col("INFO/AN"))
         yield counted.with_columns(number.alias("INFO/AN")).drop("site")
-
-
-def _count_called(texts: Iterable[str]) -> int:
-    """Return how many alleles of all samples any of a position's lines calls."""
-    calls = ((sample, call.lstrip("/|")) for text in texts for sample, call in enumerate(text.split()))
-    alleles = ((sample, *one) for sample, call in calls for one in enumerate(re.split(r"[/|]", call)))
-    return len({(sample, place) for sample, place, allele in alleles if allele != "."})
 
 
 def _parse(lines: bytes, names: Sequence[str]) -> pl.DataFrame:
@@ -211,11 +192,10 @@ def read_lines(path: Path, *, header: bool = False, region: Regions = None) -> G
 
 
 def _of_region(region: Regions) -> list[str]:
-    if not region or isinstance(region, Path):
-        return ["-R", str(region), "--regions-overlap", "pos"] if region else []
-    regions = [region] if isinstance(region, tuple) else region
-    places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in regions]
-    return ["-r", ",".join(places), "--regions-overlap", "pos"]
+    if isinstance(region, Path):
+        return ["-R", str(region), "--regions-overlap", "pos"]
+    places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in region or ()]
+    return ["-r", ",".join(places), "--regions-overlap", "pos"] if places else []
 
 
 def find_frequencies(
@@ -224,37 +204,36 @@ def find_frequencies(
     """Return the INFO field that has a file's frequencies, or two of a quotient, and whose genotypes these count."""
     kinds = {name: kind for name, (_, kind) in header.info.items()}
     has_genotypes = bool(header.samples) and GENOTYPES in header.formats
-    if samples is None and wanted != GENOTYPES:
-        parts = tuple(wanted.split("/"))
-        kind = "Float" if len(parts) == 1 else "Integer"
-        has_counts, is_default = kinds.get("AC") == kinds.get("AN") == "Integer", wanted == "AF" and "AF" not in kinds
-        if (len(parts) <= 2 and all(kinds.get(name) == kind for name in parts)) or (is_default and has_counts):
-            return ("AC", "AN") if is_default else parts, None
-        if not is_default or not has_genotypes:
-            floats = [name for name, kind in kinds.items() if kind == "Float"] + ["AC/AN"] * has_counts
-            remedies = [f"one of {names_text(floats, 30)}"] * bool(floats) + ["GT to count genotypes"] * has_genotypes
-            remedy = f"choose {' or '.join(remedies)} with --frequency-field" if remedies else "use another VCF"
-            there = f" (it is {kinds[wanted]})" if wanted in kinds else ""
-            raise InputError(f"{path}: its header declares no INFO field {wanted} of type {kind}{there}; {remedy}")
-    if not has_genotypes:
+    has_counts, is_default = kinds.get("AC") == kinds.get("AN") == "Integer", wanted == "AF" and "AF" not in kinds
+    is_counted = samples is not None or wanted == GENOTYPES
+    parts, kind = tuple(wanted.split("/")), "Integer" if "/" in wanted else "Float"
+    is_declared = len(parts) <= 2 and all(kinds.get(name) == kind for name in parts)
+    if not is_counted and (is_declared or (is_default and has_counts)):
+        return ("AC", "AN") if is_default else parts, None
+    if has_genotypes and (is_counted or is_default):
+        chosen = set(header.samples if samples is None else samples)
+        return ("AC", "AN"), tuple(name for name in header.samples if name in chosen)
+    if is_counted:
         raise InputError(f"{path}: its header declares no genotypes (samples and FORMAT GT); use a VCF with them")
-    chosen = set(header.samples if samples is None else samples)
-    return ("AC", "AN"), tuple(name for name in header.samples if name in chosen)
+    floats = [name for name, kind in kinds.items() if kind == "Float"]
+    choices = [*floats, *["AC/AN"] * has_counts, *["GT (genotypes)"] * has_genotypes]
+    remedy = f"choose one of {names_text(choices, 30)} with --frequency-field" if choices else "use another VCF"
+    there = f" (it is {kinds[wanted]})" if wanted in kinds else ""
+    raise InputError(f"{path}: its header declares no INFO field {wanted} of type {kind}{there}; {remedy}")
 
 
 def count_by_index(path: Path) -> dict[str, int] | None:
     """Return how many records a file's index counts on each contig; None without an index that can be used."""
     if not _indices(path) or older_index(path) is not None:
         return None
-    # None for an index without counts, of another kind, or damaged: the file is read as if it had none.
-    text = _run_here("index", "--stats", str(path.absolute())) or ""
-    return {name: int(number) for name, _, number in map(str.split, text.splitlines())} or None
+    # An index without counts, of another kind, or damaged is as none.
+    lines = _run_here(pysam.bcftools.index, "--stats", str(path.absolute())).splitlines()
+    return {name: int(number) for name, _, number in map(str.split, lines)} or None
 
 
 def older_index(path: Path) -> Path | None:
     """Return the index that is older than its file, and so may belong to another state of it."""
-    time = path.stat().st_mtime_ns
-    return next((one for one in _indices(path) if one.stat().st_mtime_ns < time), None)
+    return next((one for one in _indices(path) if one.stat().st_mtime_ns < path.stat().st_mtime_ns), None)
 
 
 def _indices(path: Path) -> list[Path]:
@@ -262,41 +241,33 @@ def _indices(path: Path) -> list[Path]:
 
 
 def _is_bcf(path: Path) -> bool:
-    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as file:  # what is damaged is no BCF
-        return file.read(3) == b"BCF"
+    opened: Any = gzip.open if check_input(path, "VCF") else open
+    with suppress(OSError, EOFError, zlib.error), opened(path, "rb") as file:  # what is damaged is no BCF
+        return bool(file.read(3) == b"BCF")
     return False
 
 
-def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile:
-    return gzip.open(path) if check_input(path, "VCF") else path.open("rb")
-
-
-def _run_here(command: str, *words: str) -> str | None:
-    """Return what a quick command of bcftools prints; None where it fails."""
-    verbosity = pysam.set_verbosity(0)
-    try:
-        text: Any = getattr(pysam.bcftools, command)(*words)
-        return text if isinstance(text, str) else text.decode("utf-8", "replace")
-    except (pysam.SamtoolsError, OSError):
-        return None
-    finally:
-        pysam.set_verbosity(verbosity)
+def _run_here(command: Callable[..., Any], *words: str) -> str:
+    """Return what a quick command of bcftools prints; nothing where it fails."""
+    with ExitStack() as stack, suppress(pysam.SamtoolsError, OSError):
+        stack.callback(pysam.set_verbosity, pysam.set_verbosity(0))
+        text = command(*words)
+        return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")
+    return ""
 
 
 def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) -> Generator[bytes, None, None]:
     """Yield whole lines, many at a time, of what commands of bcftools print of a file, each reading the one before."""
     with tempfile.NamedTemporaryFile() as names, tempfile.TemporaryFile() as errors, ExitStack() as stack:
-        names.write("".join(f"{name}\n" for name in listed).encode())
-        names.flush()
-        children: list[subprocess.Popen[bytes]] = []
+        Path(names.name).write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
+        children: list[Popen[bytes]] = []
         scripts = [(_CHILD, *(names.name if one == _LISTED else one for one in words)) for words in commands]
         as_is = "-h" in commands[0] or _indices(path) or _is_bcf(path)
         for script in scripts if as_is else [(_STRIP,), *scripts]:
             # -P: nothing is imported from the working directory.
             command = [sys.executable, "-P", "-c", *script, "-" if children else str(path.absolute())]
             given = children[-1].stdout if children else None
-            pipes: Any = {"stdin": given or subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
-            child = subprocess.Popen(command, pipesize=_PIPE_BYTES, **pipes)
+            child = Popen(command, pipesize=_PIPE_BYTES, stdin=given or DEVNULL, stdout=PIPE, stderr=errors)
             if given is not None:
                 given.close()  # so that a command ends where the next one has
             children.append(stack.enter_context(child))
@@ -315,22 +286,6 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
             said = errors.read().decode("utf-8", "replace").splitlines() or [f"it ended with status {failed[0]}"]
             why = next((line for cause in _CAUSES for line in said if re.match(cause, line)), said[-1])
             why = re.sub(rf"^({'|'.join(_CAUSES)})|\\n'?$", "", why)
-            why = (_find_odd_line(path) if "parse" in why and "#CHROM" not in why else "") or why
             after = b":".join(last.split(b"\t")[:2]).decode("utf-8", "replace")
             text = f"cannot be read as VCF{f' after {after}' if after else ''} ({why})"
             raise InputError(f"{path}: {text}; check that it is one, and complete")
-
-
-def _find_odd_line(path: Path) -> str:
-    """Return the number and the fault of the first line after the header that is no record."""
-    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as lines:
-        numbered = dropwhile(lambda one: not one[1].startswith(b"#CHROM"), enumerate(lines, 1))
-        for number, line in islice(numbered, 1, None):
-            columns = line.split(b"\t", 8)
-            if line.startswith(b"#"):
-                return f"line {number} is a comment among the records"
-            if len(columns) < 8:
-                return f"line {number} has fewer than 8 columns"
-            if not columns[1].isdigit():
-                return f"line {number} has no number for POS"
-    return ""
