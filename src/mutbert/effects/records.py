@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import pysam
 import pysam.bcftools
 
 import mutbert
@@ -43,16 +42,17 @@ _OTHER_SETTINGS: Final = {"scores", "frequency_field", "calibration", "region", 
 
 
 def cut_records(
-    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Path | None = None, size: int = 1000
+    path: Path, frequency_field: str | None, scorer: Scorer, *, region: Path | None, size: int
 ) -> Iterator[pl.DataFrame]:
     """Yield numbered records in parts of at most `size`, others than SNVs counting ten; shared windows stay whole."""
+    fields = ["ID"] if frequency_field is None else ["ID", f"INFO/{frequency_field}"]
     texts = dict.fromkeys(["contig", "ref", "alt", *fields], pl.String())
     held = pl.DataFrame(schema={"record": pl.Int64(), "part": pl.Int64(), "position": pl.Int64(), **texts})
     is_snv = (pl.col("ref").str.len_bytes() == 1) & pl.col("alt").str.contains("^.(,.)*$")
     lengths, contig, position, reached = scorer.genome.lengths, "", 0, 0
     records = weight = first = 0
     for frame in read_records(path, fields, region=region):
-        weight_N = frame.select(pl.when(is_snv).then(1).otherwise(10)).to_series().to_numpy().astype(np.int64)
+        weight_N = np.where(frame.select(is_snv).to_series(), 1, 10)
         first_N = weight + np.cumsum(weight_N) - weight_N
         if scorer.settings.windows == "shared":
             names = ContigNames(lengths)
@@ -61,10 +61,8 @@ def cut_records(
             begin_N, bases_N = frame["position"].to_numpy(), frame["ref"].str.len_bytes().to_numpy().astype(np.int64)
             is_same_N = (frame["contig"] == frame["contig"].shift(1, fill_value=contig)).to_numpy()
             for row in np.flatnonzero(is_same_N & (np.diff(begin_N, prepend=position) < 0))[:1].tolist():
-                raise InputError(
-                    f"{path}: {frame['contig'][row]}:{begin_N[row] + 1} comes too late, and shared windows need a "
-                    "sorted file; use 'bcftools sort' first, or choose --windows centred"
-                )
+                late = f"{frame['contig'][row]}:{begin_N[row] + 1} comes too late, and shared windows need a sorted"
+                raise InputError(f"{path}: {late} file; use 'bcftools sort' first, or choose --windows centred")
             window_N, reached_N = (
                 place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared")[0]
                 for one_N in (begin_N, begin_N + bases_N - 1)
@@ -88,27 +86,25 @@ def log_odds(path: Path, records: pl.DataFrame, name: str, counts: Counter[str])
     the records so far; as in a build, one in a hundred may be impossible.
     """
     value, number = pl.col(f"INFO/{name}"), pl.col("alt").str.count_matches(",", literal=True) + 1
-    values, frequency = value.str.split(","), pl.col("frequency")
-    is_each = values.list.len() == number
-    rows = records.select(
-        record=pl.int_range(pl.len()), is_wrong=(value != ".") & ~is_each,  # one dot stands for all alternates
-        frequency=pl.when(is_each).then(values).otherwise(pl.lit(".").repeat_by(number)),
-    ).explode("frequency").with_columns(frequency.cast(pl.Float64, strict=False).fill_nan(None))  # fmt: skip
-    is_wrong = (pl.col("is_wrong") | ~frequency.is_between(0, 1).fill_null(True)).any().over("record")
-    rows = rows.with_columns(is_wrong=is_wrong | (frequency.sum().over("record") > 1 + SUM_TOLERANCE))
-    wrong = rows.filter("is_wrong")["record"].unique(maintain_order=True)
+    each, one = pl.col("frequency"), pl.element()
+    frequency = value.str.split(",").list.eval(one.cast(pl.Float64, strict=False).fill_nan(None))
+    # One dot stands for all alternates.
+    is_wrong = (each.list.len() != number) | each.list.eval(~one.is_between(0, 1)).list.any()
+    is_wrong = (value != ".") & (is_wrong | (each.list.sum() > 1 + SUM_TOLERANCE))
+    rows = records.with_columns(frequency=frequency).with_columns(is_wrong=is_wrong)
+    wrong = rows.filter("is_wrong")
     counts.update({"read": len(records), "impossible": len(wrong)})
     if counts["impossible"] > MOST_IMPOSSIBLE * counts["read"]:
-        contig, position, text = records.select("contig", pl.col("position") + 1, value).row(wrong[0])
+        contig, position, text = wrong.select("contig", pl.col("position") + 1, value).row(0)
         raise InputError(
             f"{path}, {contig}:{position}: INFO field {name} is {text}, but each alternate has one frequency from 0 to "
             "1, with a sum of at most 1, and more than 1% of the records have not; correct them, or use another field"
         )
-    is_known = (frequency.is_not_null() & ~pl.col("is_wrong")).all().over("record")
+    known = pl.when((each.list.drop_nulls().list.len() == number) & ~pl.col("is_wrong")).then(each)
     # Rounded frequencies may add up to a little more than 1.
-    reference = (1 - frequency.sum().over("record")).clip(0)
-    odds = pl.when(is_known).then(((frequency + EPSILON) / (reference + EPSILON)).log())
-    return rows.select(odds).to_series().to_numpy()
+    reference = (1 - each.list.sum()).clip(0).alias("reference")
+    rows = rows.select(known.otherwise(pl.lit(None, pl.Float64).repeat_by(number)), reference).explode("frequency")
+    return rows.select(((each + EPSILON) / (pl.col("reference") + EPSILON)).log()).to_series().to_numpy()
 
 
 def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
@@ -164,9 +160,7 @@ def write_vcf(
                 columns[7] = b";".join(word for word in (columns[7], info.encode()) if word not in {b".", b""}) or b"."
                 file.write(b"\t".join(columns) + b"\n")
         if path.suffix == ".bcf" and not _bcftools("view", "--no-version", "-Ob", "-o", str(aside), str(written)):
-            raise InputError(
-                f"{path}: its records cannot be BCF, which needs each contig, filter and field declared; write .vcf.gz"
-            )
+            raise InputError(f"{path}: its records cannot be BCF, which needs each field declared; write .vcf.gz")
     for kind in ("tbi", "csi"):
         path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
     # A .tbi file cannot hold positions from 2^29 on.
