@@ -63,8 +63,7 @@ ALLELE: Final = np.dtype([
     ("reason_A", "u1"), ("kind_A", "u1"), ("contig_A", "i8"), ("start_A", "i8"), ("end_A", "i8"), ("reference_A", "u1"),
     ("alternate_A", "u1"), ("removed", "O"), ("inserted", "O"), ("first_A", "i8"), ("ref", "O"),
 ])  # fmt: skip
-"""An alternate allele, of records in order; one without alternate has a row. What changes is 0-based and half-open,
-texts are in upper case; and where the record begins and its REF."""
+"""An alternate allele, or that there is none: what changes, 0-based and half-open; where its record begins, and REF."""
 Alleles: TypeAlias = Any  # a record array of these
 
 
@@ -218,8 +217,7 @@ def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int,
     kept_M = past_M | (source.column_M < begin_H[row_M])
     column_M = source.column_M + np.where(past_M, gain_H[row_M], 0)
     changed_H = gain_H != 0
-    changed_H[row_B[code_HL[row_B, column_B] != code_B]] = True
-    changed_H[row_M[~kept_M]] = True
+    changed_H[np.append(row_B[code_HL[row_B, column_B] != code_B], row_M[~kept_M])] = True
     code_HL[row_B, column_B] = code_B
     windows = PaddedWindows(code_HL, bases_H, row_M[kept_M], column_M[kept_M], source.frequency_M4[kept_M])
     # Haplotypes share a window with the same change in it, or where they are what the genome is.

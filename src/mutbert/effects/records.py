@@ -30,13 +30,11 @@ from mutbert.regions import ContigNames
 
 VCFS: Final = (".vcf.gz", ".vcf", ".bcf")
 TABLES: Final = (".tsv.gz", ".tsv", ".parquet")
-# Added to frequencies, so that an allele that was never seen has a ratio.
-EPSILON: Final = 1e-4
+EPSILON: Final = 1e-4  # added to frequencies, so that an allele that was never seen has a ratio
 _FORMAT: Final = "mutbert calibration"
 _QUANTILES: Final = 1001
 LEAST: Final = 100  # alleles of a kind that a background needs to serve that kind
-# Kinds of alleles whose scores are compared with one another.
-_GROUPS: Final = {"snv": (Kind.SNV,), "mnv_indel": (Kind.MNV, Kind.INDEL)}
+_GROUPS: Final = {"snv": (Kind.SNV,), "mnv_indel": (Kind.MNV, Kind.INDEL)}  # whose scores can be compared
 # Settings that a background's scores do not depend on.
 _OTHER_SETTINGS: Final = {"scores", "frequency_field", "calibration", "region", "part_records"}
 
@@ -58,19 +56,17 @@ def cut_records(
             names = ContigNames(lengths)
             length_of = {name: lengths.get(names.find(name) or "", 1 << 32) for name in frame["contig"].unique()}
             length_N = np.array([length_of[name] for name in frame["contig"]], dtype=np.int64)
-            begin_N, bases_N = frame["position"].to_numpy(), frame["ref"].str.len_bytes().to_numpy().astype(np.int64)
+            begin_N = frame["position"].to_numpy()
+            ends_2N = np.stack([begin_N, begin_N + frame["ref"].str.len_bytes().to_numpy() - 1])
             is_same_N = (frame["contig"] == frame["contig"].shift(1, fill_value=contig)).to_numpy()
             for row in np.flatnonzero(is_same_N & (np.diff(begin_N, prepend=position) < 0))[:1].tolist():
                 late = f"{frame['contig'][row]}:{begin_N[row] + 1} comes too late, and shared windows need a sorted"
                 raise InputError(f"{path}: {late} file; use 'bcftools sort' first, or choose --windows centred")
-            window_N, reached_N = (
-                place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared")[0]
-                for one_N in (begin_N, begin_N + bases_N - 1)
-            )
+            window_2N, _ = place_windows(np.clip(ends_2N, 0, length_N - 1), length_N, scorer.context, "shared")
             # No part begins in the window where the record before ends.
-            is_free_N = ~is_same_N | (window_N > np.append(reached, reached_N[:-1]))
+            is_free_N = ~is_same_N | (window_2N[0] > np.append(reached, window_2N[1, :-1]))
             first_N = np.maximum.accumulate(np.where(is_free_N, first_N, first))
-            contig, position, reached = frame["contig"][-1], int(begin_N[-1]), int(reached_N[-1])
+            contig, position, reached = frame["contig"][-1], int(begin_N[-1]), int(window_2N[1, -1])
         part, record = pl.Series(first_N // size), pl.int_range(records, records + pl.len(), dtype=pl.Int64)
         numbered = frame.with_columns(part=part, record=record).select(held.columns)
         records, weight, first = records + len(frame), weight + int(weight_N.sum()), int(first_N[-1])
@@ -96,10 +92,8 @@ def log_odds(path: Path, records: pl.DataFrame, name: str, counts: Counter[str])
     counts.update({"read": len(records), "impossible": len(wrong)})
     if counts["impossible"] > MOST_IMPOSSIBLE * counts["read"]:
         contig, position, text = wrong.select("contig", pl.col("position") + 1, value).row(0)
-        raise InputError(
-            f"{path}, {contig}:{position}: INFO field {name} is {text}, but each alternate has one frequency from 0 to "
-            "1, with a sum of at most 1, and more than 1% of the records have not; correct them, or use another field"
-        )
+        what = f"INFO field {name} is {text}, but each alternate has one frequency from 0 to 1, with a sum of at most 1"
+        raise InputError(f"{path}, {contig}:{position}: {what}, and over 1% of records have not; use another field")
     known = pl.when((each.list.drop_nulls().list.len() == number) & ~pl.col("is_wrong")).then(each)
     # Rounded frequencies may add up to a little more than 1.
     reference = (1 - each.list.sum()).clip(0).alias("reference")
@@ -110,8 +104,8 @@ def log_odds(path: Path, records: pl.DataFrame, name: str, counts: Counter[str])
 def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
     """Return a warning where REF often differs from the genome; raise an InputError where it mostly does."""
     count, differing = sum(counts[reason.text] for reason in COMPARED), counts["reference_mismatch"]
-    share = f"{differing / max(count, 1):.0%}"
-    text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share})"
+    share = differing / max(count, 1)
+    text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share:.0%})"
     if count >= 100 and differing > 0.5 * count:
         more = "use its genome, or remove such records by 'bcftools norm --check-ref x'"
         raise InputError(f"{text}, so it is of another assembly; {more}")
@@ -173,10 +167,7 @@ def write_vcf(
 def _infos(part: pl.DataFrame, prefix: str, fields: Sequence[str]) -> Iterator[str]:
     """Yield of each record ``MUTBERT_LLR=-1.5,.;MUTBERT_WHY=.,symbolic``, without fields that no alternate has."""
     # Six digits, as htslib writes them.
-    texts = [
-        pl.Series(name, [None if value is None else f"{value:.6g}" for value in part[name]], dtype=pl.String)
-        for name in fields
-    ]
+    texts = [part[name].map_elements("{:.6g}".format, return_dtype=pl.String) for name in fields]
     words = [
         pl.when(pl.col(name).is_not_null().any())
         .then(pl.lit(f"{prefix}_{name}=") + pl.col(name).fill_null(".").str.join(","))
@@ -251,8 +242,8 @@ class Calibration:
             every = {(name, group): one[group]["quantiles"] for name, one in self.fields.items() for group in _GROUPS}
             self._quantile_Q = {key: np.array(own, np.float64) for key, own in every.items() if own is not None}
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            text = f"is no background that can be read ({one_line(error)}); make it by --calibrate"
-            raise InputError(f"{path}: {text}") from None
+            what = f"is no background that can be read ({one_line(error)})"
+            raise InputError(f"{path}: {what}; make it by --calibrate") from None
 
     def check(self, plan: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         """Raise an InputError where scores cannot be compared with the background."""
@@ -265,8 +256,7 @@ class Calibration:
     def added(self, fields: Mapping[str, Field]) -> dict[str, Field]:
         """Return the fields that it adds to those of a scorer."""
         text = "Percentage, 0 to 100, of {}'s alleles of its kind whose {} is less extreme, thus {}"
-        known = dict.fromkeys(name for name, _ in self._quantile_Q if name in fields)
-        ways = {name: "higher" if fields[name][1] < 0 else "lower" for name in known}
+        ways = {name: "higher" if fields[name][1] < 0 else "lower" for name, _ in self._quantile_Q if name in fields}
         return {f"{name}_PCT": (text.format(self.path.name, name, way), 0) for name, way in ways.items()}
 
     def percentages(self, columns: Mapping[str, Float64], kind_A: UInt8) -> dict[str, Float64]:

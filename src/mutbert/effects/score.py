@@ -19,7 +19,6 @@ import torch
 import mutbert
 from mutbert.effects import records as files
 from mutbert.effects.alleles import Reason
-from mutbert.effects.records import EPSILON, LEAST, TABLES, VCFS, Calibration
 from mutbert.effects.scores import LOCUS, Scorer, ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.files import check_output, sha256_of
@@ -118,7 +117,7 @@ def score_variants(
     if calibrate and (background or frequency_field or second):
         raise InputError("a background has scores alone; leave out --calibration, --frequency-field and --table")
     header = _check_header(vcf, prefix, frequency_field, settings.scores)
-    known = None if background is None else Calibration(background)
+    known = None if background is None else files.Calibration(background)
     if settings.windows == "shared" and (calibrate or known):
         raise InputError("windows are shared, so that no background of other variants serves; choose centred")
     regions = (region,) if isinstance(region, str) else tuple(region or ())
@@ -153,7 +152,7 @@ def score_variants(
         index, why_no_index = None, "another process makes it" if rank else ""
         for path in filter(None, (second, output)) if rank == 0 else ():
             made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
-            if path.name.endswith(VCFS):
+            if path.name.endswith(files.VCFS):
                 index, why_no_index = files.write_vcf(path, parts, vcf, header, stretch, run.fields, made_by)
             elif calibrate:
                 files.write_calibration(path, parts, scorer.fields, made_by, vcf.name)
@@ -177,7 +176,7 @@ def _join_processes(stack: ExitStack) -> tuple[int, int, Callable[[], Any]]:
 
 def _check_outputs(output: Path, table: Path | None, inputs: Iterable[Any], *, calibrate: bool, force: bool) -> None:
     """Raise an InputError for outputs of unknown formats, or in whose place something else is."""
-    for path, allowed in ((output, (".json",) if calibrate else VCFS + TABLES), (table, TABLES)):
+    for path, allowed in ((output, (".json",) if calibrate else files.VCFS + files.TABLES), (table, files.TABLES)):
         if path is not None:
             if not path.name.endswith(allowed) or path.name in allowed:
                 raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
@@ -224,14 +223,14 @@ def _locate(
 class _Run:
     """What scores the parts of a VCF, and counts what became of them."""
 
-    def __init__(self, scorer: Scorer, vcf: Path, known: Calibration | None, frequency_field: str | None) -> None:
+    def __init__(self, scorer: Scorer, vcf: Path, known: files.Calibration | None, frequency_field: str | None) -> None:
         self.scorer, self.vcf, self.known, self.frequency_field = scorer, vcf, known, frequency_field
         self.fields, self.counts = dict(scorer.fields), Counter[str]()
         if frequency_field is not None:
             if "LLR" not in self.fields:
                 raise InputError(f"frequency_field is {frequency_field!r}, but a classifier has no LLR that it adjusts")
             text = f"with f_ALT of INFO field {frequency_field} and f_REF what its alternates leave of 1"
-            text = f"LLR + ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g})), {text}"
+            text = f"LLR + ln((f_ALT + {files.EPSILON:g}) / (f_REF + {files.EPSILON:g})), {text}"
             self.fields["AFLLR"] = text, -1
         if known is not None:
             self.fields |= known.added(scorer.fields)
@@ -279,8 +278,8 @@ class _Run:
         if whole and len(contigs) and not any(map(ContigNames(genome.lengths).find, contigs)):
             what = f"its contigs ({names_text(contigs)}) are none of the genome's ({names_text(genome.lengths)})"
             raise InputError(f"{self.vcf}: {what}; use its genome, or rename them by 'bcftools annotate --rename-chrs'")
-        if calibrate and most < LEAST:
-            raise InputError(f"{self.vcf}: has {most} scored alleles of a kind; a background needs {LEAST}: use more")
+        if calibrate and most < files.LEAST:
+            raise InputError(f"{self.vcf}: has {most} scored alleles of a kind; a background needs {files.LEAST}")
         extreme = [] if self.known is None else [name for name in self.known.fields if with_score.get(name)]
         around, by_reason = self.scorer.surroundings, missing + Counter({".": scored.total()})
         return {

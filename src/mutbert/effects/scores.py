@@ -1,7 +1,6 @@
 """What a model says of alternate alleles, as numbers: log-likelihood ratios, entropies, distances of embeddings.
 
-Shape suffixes: A alleles, F fields, N windows, B batch, T tokens and S spans that are read, K columns, D hidden size,
-4 bases in the order A, C, G, T.
+Shape suffixes: A alleles, F fields, N windows, B batch, T tokens and S spans read, K columns, D states, 4 bases.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -274,8 +273,7 @@ class TokenScorer(Scorer):
         """Return the mean over strands of what `read` computes of what `find` returns; NaN where that is negative."""
         most, strands = most_tokens(self._body), []
         for reverse in (False, True)[: 1 + (self.settings.strands == "both")]:
-            own = windows.reverse_complement() if reverse else windows
-            inputs = self.encoder.inputs(own)
+            inputs = self.encoder.inputs(windows.reverse_complement() if reverse else windows)
             if most is not None and (longest := int(inputs.length_N.max(initial=0))) > most:
                 what = f"{self.context:,} bases have {longest:,} tokens, where the model has positions for {most:,}"
                 raise InputError(f"{self.encoder.name}: {what}; use a smaller --context")
@@ -287,8 +285,7 @@ class TokenScorer(Scorer):
             batch = run.batch_of(inputs, rows[chosen], self.model)
             return [read(batch, torch.from_numpy(found_NK[rows[chosen]]).to(batch["input_ids"].device))]
 
-        length_N = strands[0][0].length_N[rows]
-        advance = scaled(advance, 1 / max(len(rows), 1))
+        length_N, advance = strands[0][0].length_N[rows], scaled(advance, 1 / max(len(rows), 1))
         order, found = run.run_batches(self.model, length_N, predict, **self._how, advance=advance)
         value_ND = np.full((len(windows), found[0].shape[1] if found else 4), np.nan, dtype=np.float32)
         if found:
