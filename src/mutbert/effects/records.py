@@ -107,8 +107,7 @@ def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, 
     share = differing / max(count, 1)
     text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share:.0%})"
     if count >= 100 and differing > 0.5 * count:
-        more = "use its genome, or remove such records by 'bcftools norm --check-ref x'"
-        raise InputError(f"{text}, so it is of another assembly; {more}")
+        raise InputError(f"{text}, so it is of another assembly; use its genome, or 'bcftools norm --check-ref x'")
     warned = count >= 20 and differing > 0.1 * count
     return (f"{text} and no score; see whether it is of another assembly",) if warned else ()
 

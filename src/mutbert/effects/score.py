@@ -94,8 +94,7 @@ def score_variants(
         make a background of the VCF, such as of a population's common variants.
     table, prefix, region, bed
         Second output, ``.tsv``, ``.tsv.gz`` or ``.parquet``; prefix of INFO fields; score only records whose POS is in
-        this region, such as ``chr1:1-1000000``, or in one of several, which needs an index; a BED file of regions
-        instead.
+        this region, such as ``chr1:1-1000000``, or one of several, which needs an index; a BED file of regions instead.
     part_records
         Records per part; a stopped run loses at most one part, and processes share parts.
     context, batch_size, precision, rope_scaling, resume, force, progress
@@ -132,6 +131,7 @@ def score_variants(
         where, folder = listed or ",".join(regions) or None, parts_path(output)
         if rank == 0:
             plan = run.plan({**how, "calibration": background, "region": where, "part_records": part_records})
+            made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
             stack.enter_context(parts_folder(output, plan, resume=resume, force=force))
         barrier()
         records = files.cut_records(vcf, frequency_field, scorer, region=stretch, size=part_records)
@@ -151,7 +151,6 @@ def score_variants(
         barrier()
         index, why_no_index = None, "another process makes it" if rank else ""
         for path in filter(None, (second, output)) if rank == 0 else ():
-            made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
             if path.name.endswith(files.VCFS):
                 index, why_no_index = files.write_vcf(path, parts, vcf, header, stretch, run.fields, made_by)
             elif calibrate:
