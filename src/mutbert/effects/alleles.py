@@ -1,8 +1,8 @@
 """What each alternate allele of a variant changes, or why it cannot be scored; and the windows in which it is scored.
 
 Shape suffixes: A alternate alleles, P distinct positions, W distinct windows, H haplotypes (each allele's reference,
-then each allele's own), L length in bases, B bases, T those that are read, R readings of them or alleles that are
-compared with the genome, M positions with a distribution, 4 bases in the order A, C, G, T.
+then each allele's own), L length in bases, B bases, T those that are read, R readings of them, M positions with a
+distribution, 4 bases in the order A, C, G, T.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,15 +59,11 @@ class Reason(IntEnum):
 COMPARED: Final = [reason for reason in Reason if not 0 < reason < Reason.REFERENCE_MISMATCH]
 """Of alleles whose REF was compared with the genome's bases."""
 _CODES: Final = {base: code for code, base in enumerate(alphabet.BASES)}
-_OF_ALTERNATE: Final = (Reason.NO_ALTERNATE, Reason.SYMBOLIC, Reason.OVERLAPPING_DELETION)
-
-
 ALLELE: Final = np.dtype([
     ("reason_A", "u1"), ("kind_A", "u1"), ("contig_A", "i8"), ("start_A", "i8"), ("end_A", "i8"), ("reference_A", "u1"),
     ("alternate_A", "u1"), ("removed", "O"), ("inserted", "O"), ("first_A", "i8"), ("ref", "O"),
 ])  # fmt: skip
-"""An alternate allele, of records in order; one without alternate has a row. What changes is 0-based and half-open,
-texts are in upper case; and where the record begins and its REF."""
+"""An alternate allele, or that there is none: what changes, 0-based and half-open; where its record begins, and REF."""
 Alleles: TypeAlias = Any  # a record array of these
 
 
@@ -82,64 +78,56 @@ def find_alleles(
     for contig, position, reference, several in zip(contigs, positions, references, alternates, strict=True):
         reference, first = reference.upper(), position - 1
         for alternate in several.upper().split(","):
-            reason, kind, begin, end, inserted = _change(reference, alternate, longest)
-            removed = reference[begin:end]
-            codes = (_CODES.get(text, alphabet.UNKNOWN) for text in (removed, inserted))
-            where = contig_of[contig], first + begin, first + end
-            rows.append((reason, kind, *where, *codes, removed, inserted, first, reference))
+            reason, kind, begin, *texts = _change(reference, alternate, longest)
+            where = contig_of[contig], first + begin, first + begin + len(texts[0])
+            codes = (_CODES.get(text, alphabet.UNKNOWN) for text in texts)
+            rows.append((reason, kind, *where, *codes, *texts, first, reference))
     alleles: Alleles = np.array(rows, dtype=ALLELE).view(np.recarray)
-    _compare(genome, alleles)
-    return alleles
-
-
-def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind, int, int, str]:
-    """Return a reason, a kind, the bases of REF that change (half-open), and what replaces them."""
-    # From the right first, as `bcftools norm` does, so that an allele of several is what it is in a record of its own.
-    end, length = len(reference), len(alternate)
-    while min(end, length) and reference[end - 1] == alternate[length - 1]:
-        end, length = end - 1, length - 1
-    begin = 0
-    while begin < min(end, length) and reference[begin] == alternate[begin]:
-        begin += 1
-    inserted = alternate[begin:length]
-    faults = (
-        (Reason.NO_ALTERNATE, alternate in {".", ""}),
-        (Reason.OVERLAPPING_DELETION, alternate == "*"),
-        (Reason.SYMBOLIC, not (alternate.isascii() and alternate.isalpha())),
-        (Reason.AMBIGUOUS_ALTERNATE, alternate.strip(alphabet.BASES) != ""),
-        (Reason.NOT_A_CHANGE, alternate == reference),
-        (Reason.TOO_LONG, max(end - begin, len(inserted)) > longest),
-    )
-    if reason := next((one for one, is_so in faults if is_so), Reason.SCORED):
-        return reason, Kind.NONE, 0, 0, ""
-    kind = Kind.INDEL if end - begin != len(inserted) else Kind.SNV if len(inserted) == 1 else Kind.MNV
-    return Reason.SCORED, kind, begin, end, inserted
-
-
-def _compare(genome: ProbabilisticGenome, alleles: Alleles) -> None:
-    """Set the reasons that have to do with REF and the genome."""
-    reason_A, contig_A, first_A, references = alleles.reason_A, alleles.contig_A, alleles.first_A, alleles.ref
+    reason_A, contig_A, first_A = alleles.reason_A, alleles.contig_A, alleles.first_A
     length_A = np.append(genome.slots[:, 1], 0)[contig_A]
-    last_A = first_A + np.array([len(text) for text in references], dtype=np.int64)
-    is_dna_A = [text != "" and not text.strip(alphabet.BASES) for text in references]
-    fault_A = np.where(is_dna_A, Reason.SCORED, Reason.AMBIGUOUS_REFERENCE)
-    fault_A[(first_A < 0) | (last_A > length_A)] = Reason.OUTSIDE_CONTIG
-    fault_A[contig_A < 0] = Reason.CONTIG_NOT_IN_GENOME
+    last_A = first_A + np.array([len(text) for text in alleles.ref], dtype=np.int64)
+    is_other_A = np.array([not text or text.strip(alphabet.BASES) != "" for text in alleles.ref], dtype=np.bool_)
+    faults = [contig_A < 0, (first_A < 0) | (last_A > length_A), is_other_A]
+    fault_A = np.select(faults, [Reason.CONTIG_NOT_IN_GENOME, Reason.OUTSIDE_CONTIG, Reason.AMBIGUOUS_REFERENCE])
     # REF with a base more on either side, which count for an insertion.
     own = np.flatnonzero(fault_A == Reason.SCORED)
     row_B, at_B = list_ranges(np.maximum(first_A[own] - 1, 0), np.minimum(last_A[own] + 1, length_A[own]))
     row_B = own[row_B]
     code_B = genome.bases_at(contig_A[row_B], at_B)
     inside_B = (at_B >= first_A[row_B]) & (at_B < last_A[row_B])
-    differs_B = alphabet.DISTRIBUTIONS[code_B[inside_B], alphabet.encode("".join(references[own]))] == 0
+    differs_B = alphabet.DISTRIBUTIONS[code_B[inside_B], alphabet.encode("".join(alleles.ref[own]))] == 0
     fault_A[row_B[inside_B][differs_B]] = Reason.REFERENCE_MISMATCH
     # What an alternate is counts before what is wrong with its record.
-    faulty_A = (fault_A != Reason.SCORED) & ~np.isin(reason_A, _OF_ALTERNATE)
+    faulty_A = (fault_A != Reason.SCORED) & ((reason_A == Reason.SCORED) | (reason_A > fault_A))
     reason_A[faulty_A] = fault_A[faulty_A]
     more_A = alleles.start_A == alleles.end_A
     near_B = (at_B >= (alleles.start_A - more_A)[row_B]) & (at_B < (alleles.end_A + more_A)[row_B])
     unknown = row_B[near_B & (code_B == alphabet.UNKNOWN)]
     reason_A[unknown[reason_A[unknown] == Reason.SCORED]] = Reason.UNKNOWN_REFERENCE
+    return alleles
+
+
+def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind, int, str, str]:
+    """Return a reason, a kind, where in REF bases change, which, and what replaces them."""
+    # From the right first, as `bcftools norm` does, so that an allele of several is what it is in a record of its own.
+    begin, end, length = 0, len(reference), len(alternate)
+    while min(end, length) and reference[end - 1] == alternate[length - 1]:
+        end, length = end - 1, length - 1
+    while begin < min(end, length) and reference[begin] == alternate[begin]:
+        begin += 1
+    removed, inserted = reference[begin:end], alternate[begin:length]
+    faults = (
+        (Reason.NO_ALTERNATE, alternate in {".", ""}),
+        (Reason.OVERLAPPING_DELETION, alternate == "*"),
+        (Reason.SYMBOLIC, not (alternate.isascii() and alternate.isalpha())),
+        (Reason.AMBIGUOUS_ALTERNATE, alternate.strip(alphabet.BASES) != ""),
+        (Reason.NOT_A_CHANGE, alternate == reference),
+        (Reason.TOO_LONG, max(len(removed), len(inserted)) > longest),
+    )
+    if reason := next((one for one, is_so in faults if is_so), Reason.SCORED):
+        return reason, Kind.NONE, 0, "", ""
+    kind = Kind.INDEL if len(removed) != len(inserted) else Kind.SNV if len(inserted) == 1 else Kind.MNV
+    return Reason.SCORED, kind, begin, removed, inserted
 
 
 def snv_windows(
@@ -157,9 +145,8 @@ def snv_windows(
     at_once_W = np.maximum((plain.length_N * 0.15).astype(np.int64), 1) if placement == "shared" else 1
     passes_W = -(-count_W // at_once_W)
     # Positions are sorted, but at a contig's end those of a window need not be consecutive.
-    by_window = np.argsort(window_P, kind="stable")
     rank_P = np.empty_like(window_P)
-    rank_P[by_window] = np.arange(len(by_window)) - (np.cumsum(count_W) - count_W)[window_P[by_window]]
+    rank_P[np.argsort(window_P, kind="stable")] = list_ranges(np.zeros_like(count_W), count_W)[1]
     pass_P = (np.cumsum(passes_W) - passes_W)[window_P] + rank_P % passes_W[window_P]
     repeated = plain.take(np.repeat(np.arange(len(plain)), passes_W))
     return repeated.with_codes(pass_P, column_P, MASKED), Queries(pass_P, column_P), position_A
@@ -179,11 +166,9 @@ class Haplotypes(NamedTuple):
         # Of an MNV or indel, the embedding of one base more on either side counts.
         more_H = np.tile(((self.end_H - self.begin_H).reshape(2, -1) != 1).any(axis=0), 2)
         near = np.maximum(self.begin_H - more_H, 0), np.minimum(self.end_H + more_H, length_H)
-        wide = np.zeros_like(length_H), length_H
-        if bases is not None:
-            size_H = np.maximum(bases, near[1] - near[0])
-            first_H = np.clip((near[0] + near[1]) // 2 - size_H // 2, 0, np.maximum(length_H - size_H, 0))
-            wide = first_H, np.minimum(first_H + size_H, length_H)
+        size_H = length_H if bases is None else np.maximum(bases, near[1] - near[0])
+        first_H = np.clip((near[0] + near[1]) // 2 - size_H // 2, 0, np.maximum(length_H - size_H, 0))
+        wide = first_H, np.minimum(first_H + size_H, length_H)
         spans = np.stack([(self.row_H, *near), (self.row_H, *wide)], axis=1).reshape(3, 2, 2, -1)
         return Queries(NO_ROWS, NO_ROWS, *spans.swapaxes(1, 2).reshape(3, -1))
 
@@ -193,8 +178,7 @@ class Haplotypes(NamedTuple):
         The pseudo-log-likelihood of a sequence is the sum, over its bases, of the log-probability of each with that
         base alone masked (Salazar et al. 2020, arXiv 1910.14659; for proteins with indels Brandes et al. 2023,
         doi 10.1038/s41588-023-01465-0). Here it runs over the changed bases and `flank` more on either side, and each
-        counts ``ln P + ln 4``, its excess over the chance of one in four: otherwise the longer of two haplotypes would
-        lose by its length alone. For equal lengths ``ln 4`` cancels.
+        counts ``ln P + ln 4``, its excess over the chance of one in four: otherwise the longer haplotype would lose.
         """
         windows, alleles = self.windows, len(self.row_H) // 2
         stop_H = np.minimum(self.end_H + flank, windows.length_N[self.row_H])
@@ -203,8 +187,7 @@ class Haplotypes(NamedTuple):
         haplotype_R, column_R = haplotype_R[known_R], column_R[known_R]
         (row_T, column_T), read_R = unique_columns(np.stack([self.row_H[haplotype_R], column_R]))
         every_T, repeated = np.arange(len(row_T)), windows.take(row_T)
-        masked = repeated.with_codes(every_T, column_T, MASKED)
-        logit_T4 = run(masked, Queries(every_T, column_T)).logit_T4
+        logit_T4 = run(repeated.with_codes(every_T, column_T, MASKED), Queries(every_T, column_T)).logit_T4
         share_T4 = alphabet.DISTRIBUTIONS[repeated.code_NL[every_T, column_T]].astype(np.float64)
         read_M = repeated.column_M == column_T[repeated.row_M]
         share_T4[repeated.row_M[read_M]] = fixed_to_float(repeated.frequency_M4[read_M])
@@ -234,8 +217,7 @@ def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int,
     kept_M = past_M | (source.column_M < begin_H[row_M])
     column_M = source.column_M + np.where(past_M, gain_H[row_M], 0)
     changed_H = gain_H != 0
-    changed_H[row_B[code_HL[row_B, column_B] != code_B]] = True
-    changed_H[row_M[~kept_M]] = True
+    changed_H[np.append(row_B[code_HL[row_B, column_B] != code_B], row_M[~kept_M])] = True
     code_HL[row_B, column_B] = code_B
     windows = PaddedWindows(code_HL, bases_H, row_M[kept_M], column_M[kept_M], source.frequency_M4[kept_M])
     # Haplotypes share a window with the same change in it, or where they are what the genome is.

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import pysam
 import pysam.bcftools
 
 import mutbert
@@ -31,48 +30,43 @@ from mutbert.regions import ContigNames
 
 VCFS: Final = (".vcf.gz", ".vcf", ".bcf")
 TABLES: Final = (".tsv.gz", ".tsv", ".parquet")
-# Added to frequencies, so that an allele that was never seen has a ratio.
-EPSILON: Final = 1e-4
+EPSILON: Final = 1e-4  # added to frequencies, so that an allele that was never seen has a ratio
 _FORMAT: Final = "mutbert calibration"
 _QUANTILES: Final = 1001
 LEAST: Final = 100  # alleles of a kind that a background needs to serve that kind
-# Kinds of alleles whose scores are compared with one another.
-_GROUPS: Final = {"snv": (Kind.SNV,), "mnv_indel": (Kind.MNV, Kind.INDEL)}
+_GROUPS: Final = {"snv": (Kind.SNV,), "mnv_indel": (Kind.MNV, Kind.INDEL)}  # whose scores can be compared
 # Settings that a background's scores do not depend on.
 _OTHER_SETTINGS: Final = {"scores", "frequency_field", "calibration", "region", "part_records"}
 
 
 def cut_records(
-    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Path | None = None, size: int = 1000
+    path: Path, frequency_field: str | None, scorer: Scorer, *, region: Path | None, size: int
 ) -> Iterator[pl.DataFrame]:
     """Yield numbered records in parts of at most `size`, others than SNVs counting ten; shared windows stay whole."""
+    fields = ["ID"] if frequency_field is None else ["ID", f"INFO/{frequency_field}"]
     texts = dict.fromkeys(["contig", "ref", "alt", *fields], pl.String())
     held = pl.DataFrame(schema={"record": pl.Int64(), "part": pl.Int64(), "position": pl.Int64(), **texts})
     is_snv = (pl.col("ref").str.len_bytes() == 1) & pl.col("alt").str.contains("^.(,.)*$")
     lengths, contig, position, reached = scorer.genome.lengths, "", 0, 0
     records = weight = first = 0
     for frame in read_records(path, fields, region=region):
-        weight_N = frame.select(pl.when(is_snv).then(1).otherwise(10)).to_series().to_numpy().astype(np.int64)
+        weight_N = np.where(frame.select(is_snv).to_series(), 1, 10)
         first_N = weight + np.cumsum(weight_N) - weight_N
         if scorer.settings.windows == "shared":
             names = ContigNames(lengths)
             length_of = {name: lengths.get(names.find(name) or "", 1 << 32) for name in frame["contig"].unique()}
             length_N = np.array([length_of[name] for name in frame["contig"]], dtype=np.int64)
-            begin_N, bases_N = frame["position"].to_numpy(), frame["ref"].str.len_bytes().to_numpy().astype(np.int64)
+            begin_N = frame["position"].to_numpy()
+            ends_2N = np.stack([begin_N, begin_N + frame["ref"].str.len_bytes().to_numpy() - 1])
             is_same_N = (frame["contig"] == frame["contig"].shift(1, fill_value=contig)).to_numpy()
             for row in np.flatnonzero(is_same_N & (np.diff(begin_N, prepend=position) < 0))[:1].tolist():
-                raise InputError(
-                    f"{path}: {frame['contig'][row]}:{begin_N[row] + 1} comes too late, and shared windows need a "
-                    "sorted file; use 'bcftools sort' first, or choose --windows centred"
-                )
-            window_N, reached_N = (
-                place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared")[0]
-                for one_N in (begin_N, begin_N + bases_N - 1)
-            )
+                late = f"{frame['contig'][row]}:{begin_N[row] + 1} comes too late, and shared windows need a sorted"
+                raise InputError(f"{path}: {late} file; use 'bcftools sort' first, or choose --windows centred")
+            window_2N, _ = place_windows(np.clip(ends_2N, 0, length_N - 1), length_N, scorer.context, "shared")
             # No part begins in the window where the record before ends.
-            is_free_N = ~is_same_N | (window_N > np.append(reached, reached_N[:-1]))
+            is_free_N = ~is_same_N | (window_2N[0] > np.append(reached, window_2N[1, :-1]))
             first_N = np.maximum.accumulate(np.where(is_free_N, first_N, first))
-            contig, position, reached = frame["contig"][-1], int(begin_N[-1]), int(reached_N[-1])
+            contig, position, reached = frame["contig"][-1], int(begin_N[-1]), int(window_2N[1, -1])
         part, record = pl.Series(first_N // size), pl.int_range(records, records + pl.len(), dtype=pl.Int64)
         numbered = frame.with_columns(part=part, record=record).select(held.columns)
         records, weight, first = records + len(frame), weight + int(weight_N.sum()), int(first_N[-1])
@@ -88,37 +82,32 @@ def log_odds(path: Path, records: pl.DataFrame, name: str, counts: Counter[str])
     the records so far; as in a build, one in a hundred may be impossible.
     """
     value, number = pl.col(f"INFO/{name}"), pl.col("alt").str.count_matches(",", literal=True) + 1
-    values, frequency = value.str.split(","), pl.col("frequency")
-    is_each = values.list.len() == number
-    rows = records.select(
-        record=pl.int_range(pl.len()), is_wrong=(value != ".") & ~is_each,  # one dot stands for all alternates
-        frequency=pl.when(is_each).then(values).otherwise(pl.lit(".").repeat_by(number)),
-    ).explode("frequency").with_columns(frequency.cast(pl.Float64, strict=False).fill_nan(None))  # fmt: skip
-    is_wrong = (pl.col("is_wrong") | ~frequency.is_between(0, 1).fill_null(True)).any().over("record")
-    rows = rows.with_columns(is_wrong=is_wrong | (frequency.sum().over("record") > 1 + SUM_TOLERANCE))
-    wrong = rows.filter("is_wrong")["record"].unique(maintain_order=True)
+    each, one = pl.col("frequency"), pl.element()
+    frequency = value.str.split(",").list.eval(one.cast(pl.Float64, strict=False).fill_nan(None))
+    # One dot stands for all alternates.
+    is_wrong = (each.list.len() != number) | each.list.eval(~one.is_between(0, 1)).list.any()
+    is_wrong = (value != ".") & (is_wrong | (each.list.sum() > 1 + SUM_TOLERANCE))
+    rows = records.with_columns(frequency=frequency).with_columns(is_wrong=is_wrong)
+    wrong = rows.filter("is_wrong")
     counts.update({"read": len(records), "impossible": len(wrong)})
     if counts["impossible"] > MOST_IMPOSSIBLE * counts["read"]:
-        contig, position, text = records.select("contig", pl.col("position") + 1, value).row(wrong[0])
-        raise InputError(
-            f"{path}, {contig}:{position}: INFO field {name} is {text}, but each alternate has one frequency from 0 to "
-            "1, with a sum of at most 1, and more than 1% of the records have not; correct them, or use another field"
-        )
-    is_known = (frequency.is_not_null() & ~pl.col("is_wrong")).all().over("record")
+        contig, position, text = wrong.select("contig", pl.col("position") + 1, value).row(0)
+        what = f"INFO field {name} is {text}, but each alternate has one frequency from 0 to 1, with a sum of at most 1"
+        raise InputError(f"{path}, {contig}:{position}: {what}, and over 1% of records have not; use another field")
+    known = pl.when((each.list.drop_nulls().list.len() == number) & ~pl.col("is_wrong")).then(each)
     # Rounded frequencies may add up to a little more than 1.
-    reference = (1 - frequency.sum().over("record")).clip(0)
-    odds = pl.when(is_known).then(((frequency + EPSILON) / (reference + EPSILON)).log())
-    return rows.select(odds).to_series().to_numpy()
+    reference = (1 - each.list.sum()).clip(0).alias("reference")
+    rows = rows.select(known.otherwise(pl.lit(None, pl.Float64).repeat_by(number)), reference).explode("frequency")
+    return rows.select(((each + EPSILON) / (pl.col("reference") + EPSILON)).log()).to_series().to_numpy()
 
 
 def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
     """Return a warning where REF often differs from the genome; raise an InputError where it mostly does."""
     count, differing = sum(counts[reason.text] for reason in COMPARED), counts["reference_mismatch"]
-    share = f"{differing / max(count, 1):.0%}"
-    text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share})"
+    share = differing / max(count, 1)
+    text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share:.0%})"
     if count >= 100 and differing > 0.5 * count:
-        more = "use its genome, or remove such records by 'bcftools norm --check-ref x'"
-        raise InputError(f"{text}, so it is of another assembly; {more}")
+        raise InputError(f"{text}, so it is of another assembly; use its genome, or 'bcftools norm --check-ref x'")
     warned = count >= 20 and differing > 0.1 * count
     return (f"{text} and no score; see whether it is of another assembly",) if warned else ()
 
@@ -164,9 +153,7 @@ def write_vcf(
                 columns[7] = b";".join(word for word in (columns[7], info.encode()) if word not in {b".", b""}) or b"."
                 file.write(b"\t".join(columns) + b"\n")
         if path.suffix == ".bcf" and not _bcftools("view", "--no-version", "-Ob", "-o", str(aside), str(written)):
-            raise InputError(
-                f"{path}: its records cannot be BCF, which needs each contig, filter and field declared; write .vcf.gz"
-            )
+            raise InputError(f"{path}: its records cannot be BCF, which needs each field declared; write .vcf.gz")
     for kind in ("tbi", "csi"):
         path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
     # A .tbi file cannot hold positions from 2^29 on.
@@ -179,10 +166,7 @@ def write_vcf(
 def _infos(part: pl.DataFrame, prefix: str, fields: Sequence[str]) -> Iterator[str]:
     """Yield of each record ``MUTBERT_LLR=-1.5,.;MUTBERT_WHY=.,symbolic``, without fields that no alternate has."""
     # Six digits, as htslib writes them.
-    texts = [
-        pl.Series(name, [None if value is None else f"{value:.6g}" for value in part[name]], dtype=pl.String)
-        for name in fields
-    ]
+    texts = [part[name].map_elements("{:.6g}".format, return_dtype=pl.String) for name in fields]
     words = [
         pl.when(pl.col(name).is_not_null().any())
         .then(pl.lit(f"{prefix}_{name}=") + pl.col(name).fill_null(".").str.join(","))
@@ -257,8 +241,8 @@ class Calibration:
             every = {(name, group): one[group]["quantiles"] for name, one in self.fields.items() for group in _GROUPS}
             self._quantile_Q = {key: np.array(own, np.float64) for key, own in every.items() if own is not None}
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            text = f"is no background that can be read ({one_line(error)}); make it by --calibrate"
-            raise InputError(f"{path}: {text}") from None
+            what = f"is no background that can be read ({one_line(error)})"
+            raise InputError(f"{path}: {what}; make it by --calibrate") from None
 
     def check(self, plan: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         """Raise an InputError where scores cannot be compared with the background."""
@@ -271,8 +255,7 @@ class Calibration:
     def added(self, fields: Mapping[str, Field]) -> dict[str, Field]:
         """Return the fields that it adds to those of a scorer."""
         text = "Percentage, 0 to 100, of {}'s alleles of its kind whose {} is less extreme, thus {}"
-        known = dict.fromkeys(name for name, _ in self._quantile_Q if name in fields)
-        ways = {name: "higher" if fields[name][1] < 0 else "lower" for name in known}
+        ways = {name: "higher" if fields[name][1] < 0 else "lower" for name, _ in self._quantile_Q if name in fields}
         return {f"{name}_PCT": (text.format(self.path.name, name, way), 0) for name, way in ways.items()}
 
     def percentages(self, columns: Mapping[str, Float64], kind_A: UInt8) -> dict[str, Float64]:

@@ -3,8 +3,8 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache, partial
@@ -15,13 +15,11 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 import torch
-from torch import distributed
 
 import mutbert
 from mutbert.effects import records as files
 from mutbert.effects.alleles import Reason
-from mutbert.effects.records import EPSILON, LEAST, TABLES, VCFS, Calibration
-from mutbert.effects.scores import Scorer, ScoreSettings, open_scorer
+from mutbert.effects.scores import LOCUS, Scorer, ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.files import check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
@@ -46,7 +44,7 @@ class ScoreReport:
     missing: Mapping[str, int]  # By reason.
     fields: tuple[str, ...]
     index: Path | None = None
-    why_no_index: str = "another process makes it"
+    why_no_index: str = ""
     without_frequency: int = 0  # SNVs that have no AFLLR.
     without_background: int = 0  # Scores that have no percentage.
     person_not_used: Mapping[str, int] | None = None  # Records of the person's genotypes that change nothing.
@@ -95,8 +93,7 @@ def score_variants(
         make a background of the VCF, such as of a population's common variants.
     table, prefix, region, bed
         Second output, ``.tsv``, ``.tsv.gz`` or ``.parquet``; prefix of INFO fields; score only records whose POS is in
-        this region, such as ``chr1:1-1000000``, or in one of several, which needs an index; a BED file of regions
-        instead.
+        this region, such as ``chr1:1-1000000``, or one of several, which needs an index; a BED file of regions instead.
     part_records
         Records per part; a stopped run loses at most one part, and processes share parts.
     context, batch_size, precision, rope_scaling, resume, force, progress
@@ -118,28 +115,29 @@ def score_variants(
     if calibrate and (background or frequency_field or second):
         raise InputError("a background has scores alone; leave out --calibration, --frequency-field and --table")
     header = _check_header(vcf, prefix, frequency_field, settings.scores)
-    known = None if background is None else Calibration(background)
+    known = None if background is None else files.Calibration(background)
     if settings.windows == "shared" and (calibrate or known):
         raise InputError("windows are shared, so that no background of other variants serves; choose centred")
     regions = (region,) if isinstance(region, str) else tuple(region or ())
     how: dict[str, Any] = {"surroundings": surroundings, "person_vcf": person, "sample": sample}
     with ExitStack() as stack:
-        rank, ranks, barrier = stack.enter_context(_processes())
-        progress, plan = progress and rank == 0, dict[str, Any]()
+        rank, ranks, barrier = _join_processes(stack)
+        progress = progress and rank == 0
         scorer = open_scorer(model, genome, settings=settings, progress=progress, **how)
         run = _Run(scorer, vcf, known, frequency_field)
         found = Path(stack.enter_context(TemporaryDirectory(prefix="mutbert-")), "regions")
         stretch, total = _locate(regions, listed, vcf, header, scorer.genome.lengths, found)
+        where, folder = listed or ",".join(regions) or None, parts_path(output)
         if rank == 0:
-            where = listed or ",".join(regions) or None
             plan = run.plan({**how, "calibration": background, "region": where, "part_records": part_records})
+            made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
             stack.enter_context(parts_folder(output, plan, resume=resume, force=force))
         barrier()
-        folder = parts_path(output)
+        records = files.cut_records(vcf, frequency_field, scorer, region=stretch, size=part_records)
         try:
             with progress_bar("scoring", total, unit="variants", show=progress) as advance:
                 parts = run_parts(
-                    folder, run.parts(stretch, part_records), partial(run.write, advance), rank=rank, ranks=ranks,
+                    folder, enumerate(records), partial(run.write, advance), rank=rank, ranks=ranks,
                     skipped=lambda part: advance(len(part)),
                 )  # fmt: skip
             barrier()
@@ -150,32 +148,33 @@ def score_variants(
                 part.unlink()
             raise
         barrier()
-        if rank == 0:
-            made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
-            counts |= run.write_outputs(output, second, parts, header, stretch, made_by)
-    return ScoreReport(output, second, **counts)
+        index, why_no_index = None, "another process makes it" if rank else ""
+        for path in filter(None, (second, output)) if rank == 0 else ():
+            if path.name.endswith(files.VCFS):
+                index, why_no_index = files.write_vcf(path, parts, vcf, header, stretch, run.fields, made_by)
+            elif calibrate:
+                files.write_calibration(path, parts, scorer.fields, made_by, vcf.name)
+            else:
+                files.write_table(path, parts, list(run.fields))
+    return ScoreReport(output, second, index=index, why_no_index=why_no_index, **counts)
 
 
-@contextmanager
-def _processes() -> Iterator[tuple[int, int, Callable[[], Any]]]:
-    """Yield the number of this process, how many there are, and a function that waits for all of them."""
+def _join_processes(stack: ExitStack) -> tuple[int, int, Callable[[], Any]]:
+    """Return the number of this process, how many there are, and a function that waits for all of them."""
     rank, ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if ranks == 1:
-        yield rank, ranks, lambda: None
-        return
+        return rank, ranks, lambda: None
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     # Some wait for others as long as scoring takes; where one fails, torchrun ends all.
-    distributed.init_process_group("gloo", timeout=timedelta(days=30))
-    try:
-        yield rank, ranks, distributed.barrier
-    finally:
-        distributed.destroy_process_group()
+    torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+    stack.callback(torch.distributed.destroy_process_group)
+    return rank, ranks, torch.distributed.barrier
 
 
 def _check_outputs(output: Path, table: Path | None, inputs: Iterable[Any], *, calibrate: bool, force: bool) -> None:
     """Raise an InputError for outputs of unknown formats, or in whose place something else is."""
-    for path, allowed in ((output, (".json",) if calibrate else VCFS + TABLES), (table, TABLES)):
+    for path, allowed in ((output, (".json",) if calibrate else files.VCFS + files.TABLES), (table, files.TABLES)):
         if path is not None:
             if not path.name.endswith(allowed) or path.name in allowed:
                 raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
@@ -222,23 +221,22 @@ def _locate(
 class _Run:
     """What scores the parts of a VCF, and counts what became of them."""
 
-    def __init__(self, scorer: Scorer, vcf: Path, known: Calibration | None, frequency_field: str | None) -> None:
+    def __init__(self, scorer: Scorer, vcf: Path, known: files.Calibration | None, frequency_field: str | None) -> None:
         self.scorer, self.vcf, self.known, self.frequency_field = scorer, vcf, known, frequency_field
         self.fields, self.counts = dict(scorer.fields), Counter[str]()
         if frequency_field is not None:
             if "LLR" not in self.fields:
                 raise InputError(f"frequency_field is {frequency_field!r}, but a classifier has no LLR that it adjusts")
             text = f"with f_ALT of INFO field {frequency_field} and f_REF what its alternates leave of 1"
-            text = f"LLR + ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g})), {text}"
+            text = f"LLR + ln((f_ALT + {files.EPSILON:g}) / (f_REF + {files.EPSILON:g})), {text}"
             self.fields["AFLLR"] = text, -1
         if known is not None:
             self.fields |= known.added(scorer.fields)
 
     def plan(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return all that results depend on: files by their SHA-256."""
-        settings = {**asdict(self.scorer.settings), "frequency_field": self.frequency_field, **asked}
-        digest = cache(sha256_of)
-        settings = {name: digest(one) if isinstance(one, Path) else one for name, one in settings.items()}
+        digest, given = cache(sha256_of), {**asdict(self.scorer.settings), "frequency_field": self.frequency_field}
+        settings = {name: digest(one) if isinstance(one, Path) else one for name, one in {**given, **asked}.items()}
         # Which windows share a batch changes results by no more than rounding.
         del settings["batch_size"]
         origin = {"vcf": digest(self.vcf), "model": model_hash(self.scorer.model)}
@@ -247,30 +245,11 @@ class _Run:
             self.known.check(plan, self.scorer.fields)
         return plan
 
-    def parts(self, stretch: Path | None, size: int) -> Iterator[tuple[int, pl.DataFrame]]:
-        """Return the records in numbered parts."""
-        names = ["ID"] if self.frequency_field is None else ["ID", f"INFO/{self.frequency_field}"]
-        return enumerate(files.cut_records(self.vcf, names, self.scorer, region=stretch, size=size))
-
-    def write_outputs(
-        self, path: Path, table: Path | None, parts: list[Path], header: VcfHeader, stretch: Path | None,
-        made_by: Mapping[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
-        """Write the outputs; return the index of the first, if any, and else why there is none."""
-        for one in (table, path):
-            if one is not None and one.name.endswith(TABLES):
-                files.write_table(one, parts, list(self.fields))
-        index, why_no_index = None, ""
-        if path.name.endswith(VCFS):
-            index, why_no_index = files.write_vcf(path, parts, self.vcf, header, stretch, self.fields, made_by)
-        elif path.suffix == ".json":
-            files.write_calibration(path, parts, self.scorer.fields, made_by, self.vcf.name)
-        return {"index": index, "why_no_index": why_no_index}
-
     def write(self, advance: Advance, records: pl.DataFrame, path: Path) -> None:
         """Write a part's rows: record, which allele, kind, each field as float32, and why there is no score."""
-        scorer, locus = self.scorer, records.select("contig", pl.col("position") + 1, "ref", "alt")
-        alleles = scorer.find(*(column.to_list() for column in locus))
+        scorer = self.scorer
+        rows = records.select("record", chrom="contig", pos=pl.col("position") + 1, id="ID", ref="ref", alt="alt")
+        alleles = scorer.find(*(column.to_list() for column in rows.select(LOCUS)))
         self.counts.update(Reason(reason).text for reason in alleles.reason_A)
         files.check_assembly(self.vcf, scorer.genome.path.name, self.counts)
         score_AF = scorer.score(alleles, scaled(advance, len(records) / max(len(alleles), 1)))
@@ -280,9 +259,8 @@ class _Run:
             columns["AFLLR"] = columns["LLR"] + odds_A
         if self.known is not None:
             columns |= self.known.percentages(columns, alleles.kind_A)
-        alts = pl.col("alt").str.split(",")
-        rows = records.select("record", chrom="contig", pos=pl.col("position") + 1, id="ID", ref="ref", alt=alts)
-        rows.explode("alt").with_columns(scorer.columns(alleles, columns)).write_parquet(path)
+        rows = rows.with_columns(pl.col("alt").str.split(",")).explode("alt")
+        rows.with_columns(scorer.columns(alleles, columns)).write_parquet(path)
 
     def count(self, parts: list[Path], *, calibrate: bool, whole: bool) -> dict[str, Any]:
         """Return counts of `ScoreReport`; raise an InputError where a VCF, read as a whole, has no contig in common."""
@@ -296,12 +274,10 @@ class _Run:
         contigs = counts["chrom"].explode().drop_nulls().unique().sort()
         genome, most = self.scorer.genome, max(scored["snv"], scored["mnv"] + scored["indel"])
         if whole and len(contigs) and not any(map(ContigNames(genome.lengths).find, contigs)):
-            raise InputError(
-                f"{self.vcf}: its contigs ({names_text(contigs)}) are none of the genome's "
-                f"({names_text(genome.lengths)}); use its genome, or rename them by 'bcftools annotate --rename-chrs'"
-            )
-        if calibrate and most < LEAST:
-            raise InputError(f"{self.vcf}: has {most} scored alleles of a kind; a background needs {LEAST}: use more")
+            what = f"its contigs ({names_text(contigs)}) are none of the genome's ({names_text(genome.lengths)})"
+            raise InputError(f"{self.vcf}: {what}; use its genome, or rename them by 'bcftools annotate --rename-chrs'")
+        if calibrate and most < files.LEAST:
+            raise InputError(f"{self.vcf}: has {most} scored alleles of a kind; a background needs {files.LEAST}")
         extreme = [] if self.known is None else [name for name in self.known.fields if with_score.get(name)]
         around, by_reason = self.scorer.surroundings, missing + Counter({".": scored.total()})
         return {

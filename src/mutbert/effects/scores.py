@@ -1,7 +1,6 @@
 """What a model says of alternate alleles, as numbers: log-likelihood ratios, entropies, distances of embeddings.
 
-Shape suffixes: A alleles, F fields, N windows, B batch, T tokens and S spans that are read, K columns, D hidden size,
-4 bases in the order A, C, G, T.
+Shape suffixes: A alleles, F fields, N windows, B batch, T tokens and S spans read, K columns, D states, 4 bases.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ import torch
 
 from mutbert import alphabet
 from mutbert.arrays import Float32, Float64, Int64
-from mutbert.effects.alleles import Alleles, Kind, Reason, find_alleles, read_haplotypes, snv_windows
+from mutbert.effects.alleles import Alleles, Kind, Reason, find_alleles, read_haplotypes, snv_windows, unique_columns
 from mutbert.encoders.inputs import PLACEMENTS, Batch, PaddedWindows, TokenInputs, place_windows
 from mutbert.encoders.peers import PeerEncoder
 from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
@@ -30,9 +29,7 @@ from mutbert.settings import list_fields, listed
 from mutbert.tables import positions, read_table
 
 Field = tuple[str, int]
-
-
-_LOCUS: Final = ("chrom", "pos", "ref", "alt")
+LOCUS: Final = ("chrom", "pos", "ref", "alt")
 FIELDS: Final[dict[str, dict[str, Field]]] = {
     "llr": {
         "LLR": (("Masked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the position masked; negative "
@@ -71,11 +68,10 @@ class ScoreSettings:
 
     def __post_init__(self) -> None:
         list_fields(self)
-        unknown = [name for name in self.scores if name not in FIELDS]
-        if unknown or not self.scores:
-            raise InputError(f"scores has {unknown[0] if unknown else 'none'!r}; use some of {', '.join(FIELDS)}")
-        if self.windows not in PLACEMENTS:
-            raise InputError(f"windows is {self.windows!r}; it must be one of {', '.join(PLACEMENTS)}")
+        given = [("scores", one, FIELDS) for one in self.scores or ("none",)]
+        for name, word, choices in (*given, ("windows", self.windows, PLACEMENTS)):
+            if word not in choices:
+                raise InputError(f"{name} is {word!r}; it must be one of {', '.join(choices)}")
         run.check_run(self.strands or "both", self.precision, self.batch_size)
         for name, least in (("flank", 0), ("longest", 1), ("distance_bases", 1)):
             if (value := getattr(self, name)) is not None and value < least:
@@ -94,18 +90,13 @@ class Scorer:
         # SNVs whose windows are in memory at once; about, as those of a window stay together.
         self.at_once = min(1 << 13, (1 << 22) // self.context + 1)
         if (room := self.context - 2 * settings.flank) < 1:
-            where = f"a context of {self.context} bases"
-            raise InputError(f"flank is {settings.flank}, which leaves no room in {where}; use a smaller one")
+            raise InputError(f"flank {settings.flank} leaves no room in a context of {self.context} bases; lower it")
         strands, longest = settings.strands or "both", min(settings.longest, room)
         self.settings = replace(settings, strands=strands, context=self.context, longest=longest)
+        self._how = dict[str, Any](strands=strands, batch_size=settings.batch_size, precision=settings.precision)
+        self.find = partial(find_alleles, genome, longest=longest)
         self.notes: list[str] = []
         self.fields = {name: one for key, own in FIELDS.items() if key in settings.scores for name, one in own.items()}
-
-    def find(
-        self, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str], alternates: Sequence[str]
-    ) -> Alleles:
-        """Return what each alternate allele changes, as `mutbert.effects.alleles.find_alleles` does."""
-        return find_alleles(self.genome, contigs, positions, references, alternates, longest=self.settings.longest)
 
     def score(self, alleles: Alleles, advance: Advance | None = None, at_once: int | None = None) -> Float32:
         """Return scores, shape (A, F), in the order of `fields`; NaN where an allele has no such score."""
@@ -165,20 +156,17 @@ class Scorer:
     def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
         """Return logits of A, C, G and T at SNVs, (A, 4)."""
         where = self.context, self.settings.windows
-        passes, queries, position_A = snv_windows(self.surroundings.genome, alleles, *where, masked=masked)
-        return self._run(passes, queries, advance).logit_T4[position_A]
+        windows, queries, position_A = snv_windows(self.surroundings.genome, alleles, *where, masked=masked)
+        return self._run(windows, queries, advance).logit_T4[position_A]
 
     def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
         """Return the mean hidden states of the spans of `Haplotypes.spans`, (S, D)."""
         return self._run(windows, queries, advance).state_SD
 
-    def _run(self, passes: PaddedWindows, queries: run.Queries, advance: Advance) -> run.Results:
+    def _run(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> run.Results:
         with run.rope_scaled(self.model.config, self.settings.rope_scaling):
-            return run.run_windows(self.model, passes, queries, **self._how(len(passes), advance))
-
-    def _how(self, passes: int, advance: Advance) -> dict[str, Any]:
-        how = {name: getattr(self.settings, name) for name in ("strands", "batch_size", "precision")}
-        return how | {"advance": scaled(advance, 1 / max(passes, 1))}
+            advance = scaled(advance, 1 / max(len(windows), 1))
+            return run.run_windows(self.model, windows, queries, **self._how, advance=advance)
 
 
 class ClassifierScorer(Scorer):
@@ -188,8 +176,7 @@ class ClassifierScorer(Scorer):
         self, classifier: WindowClassifier, genome: ProbabilisticGenome, seen: run.Surroundings, settings: ScoreSettings
     ) -> None:
         if (settings.scores, settings.windows) != (("llr",), "centred"):
-            raise InputError(f"{classifier.name}: is a classifier, of which the score is the change of its outputs in "
-                             "a window of the allele's own; leave out --scores and --windows")  # fmt: skip
+            raise InputError(f"{classifier.name}: a classifier scores in its own way; leave out --scores and --windows")
         settings = replace(settings, strands=classifier.strands)
         super().__init__(classifier.model, genome, seen, settings, classifier.context)
         self.classifier, self.notes = classifier, classifier.notes
@@ -214,19 +201,18 @@ class TokenScorer(Scorer):
         if settings.rope_scaling is not None or settings.windows != "centred":
             raise InputError(f"{encoder.name}: rope_scaling and shared windows are for MutBERT; leave them out")
         peer = encoder if isinstance(encoder, PeerEncoder) and encoder.likelihood else None
-        ratios = {"llr", "unmasked"} & set(settings.scores) if peer else set()
-        asked = ratios | ({"distance"} & set(settings.scores))
+        asked = set(settings.scores) if peer else {"distance"} & set(settings.scores)
         # An MNV or indel makes other tokens, which have no ratio.
         fields = {name: one for key in FIELDS if key in asked for name, one in FIELDS[key].items() if name != "PLLR"}
         if not fields:
             raise InputError(f"{encoder.name}: another base is no other token, so it has no likelihood ratio; "
                              "add distance to --scores")  # fmt: skip
         context = settings.context or encoder.context
-        model = peer.masked(0) if peer and ratios else encoder.body(0)
+        model = peer.masked(0) if peer and asked != {"distance"} else encoder.body(0)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(model, genome, run.Surroundings("reference", genome.reference(), {}), settings, context)
         self.encoder, self.fields = encoder, fields
-        self._body = self.model.base_model if ratios else self.model
+        self._body = model if asked == {"distance"} else model.base_model
 
     def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
         # They are log-probabilities up to a constant; NaN where the SNV is in no token, or one of the four is none.
@@ -287,13 +273,10 @@ class TokenScorer(Scorer):
         """Return the mean over strands of what `read` computes of what `find` returns; NaN where that is negative."""
         most, strands = most_tokens(self._body), []
         for reverse in (False, True)[: 1 + (self.settings.strands == "both")]:
-            own = windows.reverse_complement() if reverse else windows
-            inputs = self.encoder.inputs(own)
+            inputs = self.encoder.inputs(windows.reverse_complement() if reverse else windows)
             if most is not None and (longest := int(inputs.length_N.max(initial=0))) > most:
-                raise InputError(
-                    f"{self.encoder.name}: a window of {self.context:,} bases has {longest:,} tokens, where the model "
-                    f"has positions for {most:,}; use a smaller --context"
-                )
+                what = f"{self.context:,} bases have {longest:,} tokens, where the model has positions for {most:,}"
+                raise InputError(f"{self.encoder.name}: {what}; use a smaller --context")
             strands.append((inputs, find(inputs, reverse)))
         rows = np.flatnonzero(np.all([(found_NK >= 0).all(axis=1) for _, found_NK in strands], axis=0))
 
@@ -302,8 +285,8 @@ class TokenScorer(Scorer):
             batch = run.batch_of(inputs, rows[chosen], self.model)
             return [read(batch, torch.from_numpy(found_NK[rows[chosen]]).to(batch["input_ids"].device))]
 
-        length_N = strands[0][0].length_N[rows]
-        order, found = run.run_batches(self.model, length_N, predict, **self._how(len(rows), advance))
+        length_N, advance = strands[0][0].length_N[rows], scaled(advance, 1 / max(len(rows), 1))
+        order, found = run.run_batches(self.model, length_N, predict, **self._how, advance=advance)
         value_ND = np.full((len(windows), found[0].shape[1] if found else 4), np.nan, dtype=np.float32)
         if found:
             value_ND[rows[order]] = found[0]
@@ -325,13 +308,13 @@ def distances(state_SD: Float32) -> dict[str, Float64]:
 def _with_bases(words: Mapping[str, int], id_N: Int64, offset_N: Int64) -> Int64:
     """Return the ids of tokens with A, C, G and T at an offset in each, (N, 4); -1 where one is no token."""
     texts = {number: word for word, number in words.items()}
-    pairs, pair_N = np.unique([id_N, offset_N], axis=1, return_inverse=True)
+    pairs, pair_N = unique_columns(np.stack([id_N, offset_N]))
     ids = np.full((pairs.shape[1], len(alphabet.BASES)), -1, dtype=np.int64)
     for row, (number, offset) in enumerate(pairs.T.tolist()):
         word = texts.get(number, "")
         if 0 <= offset < len(word):
             ids[row] = [words.get(word[:offset] + base + word[offset + 1 :], -1) for base in alphabet.BASES]
-    return ids[pair_N.reshape(-1)]
+    return ids[pair_N]
 
 
 def open_scorer(
@@ -373,11 +356,11 @@ def score_alleles(
     if not hasattr(alleles, "columns"):
         alleles = [alleles] if isinstance(alleles, tuple) else listed(alleles)
         rows = [one.rsplit(":", 3) if isinstance(one, str) else one for one in alleles]
-        if wrong := [one for one in rows if len(one) != len(_LOCUS)]:
+        if wrong := [one for one in rows if len(one) != len(LOCUS)]:
             raise InputError(f"allele {wrong[0]!r}: write it as in chr22:17000515:T:C, or as a tuple of the four")
-        alleles = {name: [str(row[number]) for row in rows] for number, name in enumerate(_LOCUS)}
-    texts, source = read_table(pl.DataFrame(alleles), _LOCUS)
-    locus = texts.select(pl.col(_LOCUS).fill_null("")).with_columns(positions(texts, source.place, "pos"))
+        alleles = {name: [str(row[number]) for row in rows] for number, name in enumerate(LOCUS)}
+    texts, source = read_table(pl.DataFrame(alleles), LOCUS)
+    locus = texts.select(pl.col(LOCUS).fill_null("")).with_columns(positions(texts, source.place, "pos"))
     locus = locus.with_columns(pl.col("alt").str.split(",")).explode("alt")
     scorer = open_scorer(model, genome, surroundings=surroundings, settings=settings, progress=progress)
     found = scorer.find(*(column.to_list() for column in locus))
