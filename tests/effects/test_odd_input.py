@@ -128,7 +128,7 @@ LINE = b"chr1\t50\t.\tA\tC\t.\t.\t.\n"
     ("content", "message"),
     [
         (b"", "is empty"),
-        (HEAD + LINE + LINE.replace(b"50", b"fifty"), "parse the position 'fifty'"),
+        (HEAD + LINE + LINE.replace(b"50", b"fifty"), "line 4 has no number for POS"),
         (gzip.compress(HEAD + LINE * 500)[:-30], "(truncated|end-of-stream)"),
         (HEAD + LINE.replace(b"chr1", b"NC_1"), r"contigs \(NC_1\) are none of"),
     ],

@@ -9,9 +9,10 @@ import tempfile
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from itertools import dropwhile, islice
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 import pysam
 import pysam.bcftools
@@ -241,10 +242,13 @@ def _indices(path: Path) -> list[Path]:
 
 
 def _is_bcf(path: Path) -> bool:
-    opened: Any = gzip.open if check_input(path, "VCF") else open
-    with suppress(OSError, EOFError, zlib.error), opened(path, "rb") as file:  # what is damaged is no BCF
-        return bool(file.read(3) == b"BCF")
+    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as file:  # what is damaged is no BCF
+        return file.read(3) == b"BCF"
     return False
+
+
+def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(path) if check_input(path, "VCF") else path.open("rb")
 
 
 def _run_here(command: Callable[..., Any], *words: str) -> str:
@@ -286,6 +290,22 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
             said = errors.read().decode("utf-8", "replace").splitlines() or [f"it ended with status {failed[0]}"]
             why = next((line for cause in _CAUSES for line in said if re.match(cause, line)), said[-1])
             why = re.sub(rf"^({'|'.join(_CAUSES)})|\\n'?$", "", why)
+            why = (_find_odd_line(path) if "parse" in why and "#CHROM" not in why else "") or why
             after = b":".join(last.split(b"\t")[:2]).decode("utf-8", "replace")
             text = f"cannot be read as VCF{f' after {after}' if after else ''} ({why})"
             raise InputError(f"{path}: {text}; check that it is one, and complete")
+
+
+def _find_odd_line(path: Path) -> str:
+    """Return the number and the fault of the first line after the header that is no record."""
+    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as lines:
+        numbered = dropwhile(lambda one: not one[1].startswith(b"#CHROM"), enumerate(lines, 1))
+        for number, line in islice(numbered, 1, None):
+            columns = line.split(b"\t", 8)
+            if line.startswith(b"#"):
+                return f"line {number} is a comment among the records"
+            if len(columns) < 8:
+                return f"line {number} has fewer than 8 columns"
+            if not columns[1].isdigit():
+                return f"line {number} has no number for POS"
+    return ""
