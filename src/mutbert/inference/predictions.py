@@ -14,6 +14,7 @@ import torch
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.inputs import read_as_trained
 from mutbert.encoders.token_encoders import most_tokens
 from mutbert.errors import InputError
 from mutbert.examples.table import Columns, Examples, read_examples, table_of
@@ -22,7 +23,7 @@ from mutbert.genome.format import SOFT_MASK
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.bases import BasePredictor, PredictionSettings
 from mutbert.inference.classifier import problem_of
-from mutbert.inference.reading import fit_sequences, read_as_trained
+from mutbert.inference.reading import fit_sequences
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar
@@ -49,18 +50,17 @@ def predict_table(
         What the file's columns mean; a store, whose allele frequencies MutBERT reads where a region is known, by
         default that of the training, or none.
     precision, strands, long : optional
-        fp32, or bf16 for bfloat16 autocast, by default as in training; forward, or both for the mean over the two
-        strands, by default as in training; what becomes of sequences that are longer than the model reads, refuse,
-        truncate, window (the mean over equal windows) or skip, by default truncate where training did and else refuse.
+        As for `embed`, by default as in training: ``long`` is ``truncate`` where training did that, else ``refuse``;
+        ``window`` is the mean over equal windows.
     batch_size, trust_remote_code, force, progress : optional
         As for the other commands that run a model.
 
     Returns
     -------
     dict
-        The output, the number of ``sequences``, of them ``only_N``, nothing but N, the ``problem`` that the model was
-        fine-tuned for, and its ``classes``; counts of ``long`` sequences and, with a genome, of those read without its
-        frequencies (``unplaced``); ``notes`` on what differs from training.
+        The output, numbers of ``sequences`` and of those of nothing but N, ``only_N``, the ``problem`` and ``classes``
+        of the model, counts of ``long`` sequences and, with a genome, of those read without its frequencies,
+        ``unplaced``, and ``notes`` on what differs from training.
     """
     check_run(strands or "forward", precision or "fp32", batch_size, long or "refuse")
     if output is not None:
@@ -68,18 +68,16 @@ def predict_table(
         if output.suffix not in _SEPARATORS:
             raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
         check_output(output, force=force, inputs=(model, sequences, genome))
-    columns = columns.replace(label=())
-    examples, source = read_examples(sequences, columns)
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     classifier, each_token = encoder.trained_classifier()
     config = classifier.config
     settings, store, notes = read_as_trained(model, config, genome=genome, strands=strands, precision=precision)
-    if store is not None and columns.region is None:
-        examples, _ = read_examples(sequences, columns.replace(region=settings.region))
+    region = settings.region if columns.region is None and store is not None else columns.region
+    examples, source = read_examples(sequences, columns.replace(label=(), region=region))
     limits = [one for one in (settings.max_tokens, most_tokens(classifier)) if one is not None]
     most, trained = min(limits, default=None), "truncate" if settings.max_tokens else "refuse"
     long = long or trained
-    pieces = fit_sequences(examples, lambda some: encoder.inputs(some).length_N, most, long, place=source.place)
+    pieces = fit_sequences(examples, encoder, most, long, place=source.place)
     inputs = encoder.inputs(pieces.pieces, max_tokens=most, genome=store)
     if pieces.counts and settings.max_tokens and long != trained:
         notes.append(f"long is {long}, and {trained} in training")
@@ -109,7 +107,7 @@ def predict_table(
     return {
         "output": output, "sequences": len(table), "only_N": pieces.only_unknown, "problem": problem,
         "classes": classes, "long": pieces.counts, "notes": notes,
-        "unplaced": getattr(counted, "unplaced", {}) if store is not None else {},
+        "unplaced": getattr(counted, "unplaced", {}),
     }  # fmt: skip
 
 
@@ -189,7 +187,6 @@ def score_sequences(
         scores = pl.concat(predictor.predict(row_P[part], position_P[part], 1, advance) for part in parts)
     log_P, known_P = scores["reference_probability"].cast(pl.Float64).log(), scores["base"] < len(alphabet.BASES)
     bases_N = np.bincount(row_P[known_P], minlength=len(examples))
-    total_N = np.bincount(row_P[known_P], log_P.filter(known_P), len(examples))
+    total_N = np.where(bases_N, np.bincount(row_P[known_P], log_P.filter(known_P), len(examples)), np.nan)
     names = [name or str(row) for row, name in enumerate(examples.names)]
-    table = pl.DataFrame({"name": names, "bases": bases_N, "log_likelihood": total_N})
-    return table.with_columns(pl.when(pl.col("bases") > 0).then("log_likelihood").alias("log_likelihood"))
+    return pl.DataFrame({"name": names, "bases": bases_N, "log_likelihood": total_N}).fill_nan(None)
