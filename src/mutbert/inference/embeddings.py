@@ -33,6 +33,7 @@ from mutbert.model import MutBertPreTrainedModel
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import Region
 
+_FORMATS: Final = (".parquet", ".safetensors", ".h5ad", ".npy", ".csv")
 _COLUMNS: Final = ("name", "chrom", "start", "end", "strand")
 
 
@@ -114,7 +115,7 @@ def embed(
                 skipped=lambda part: advance(len(part.row_P)),
             )  # fmt: skip
             with atomic_file(output, force=force) as file:
-                _FORMATS[output.suffix](file, parts, metadata)
+                _write(file, output.suffix, parts, metadata)
     return {
         "output": output, "records": len(pieces.whole), "only_N": pieces.only_unknown,
         "bases": len(pieces.whole.base_codes), "pooling": pooling, "layers": embedder.layers,
@@ -150,10 +151,8 @@ def embed_sequences(
     embedder = _Embedder(model, layers, pooling, rope_scaling, trust_remote_code, how)
     with run.rope_scaled(embedder.body.config, rope_scaling):
         frame = pl.concat(map(embedder.frame, embedder.parts(embedder.fit(examples, "refuse", source.place))))
-    columns = frame.select(pl.col("^embedding.*$"))
-    if pooling == "none":
-        return [_layered(row) for row in zip(*columns, strict=True)]
-    return _layered(columns)
+    vectors = frame.drop(_COLUMNS)
+    return [_layered(row) for row in zip(*vectors, strict=True)] if pooling == "none" else _layered(vectors)
 
 
 def _layered(layers: Iterable[pl.Series]) -> Float32:
@@ -179,28 +178,23 @@ class _Embedder:
         self.body: Any = model.base_model if loaded else encoder.body(0, rope_scaling=rope_scaling)
         if torch.cuda.is_available() and not loaded:
             self.body.to("cuda")
-        config, is_other = self.body.config, not self.of_bases
+        is_other, count = not self.of_bases, int(self.body.config.num_hidden_layers)
         special = ("cls", "sep", "eos", "pad") if is_other else ()
         ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in special]
         # Without pooling, only tokens that stand for bases count.
-        left_out = [one for one in ids if pooling == "none" and one is not None]
-        self._left_out = torch.tensor(left_out, dtype=torch.int64)
-        for is_wrong, what in (
-            (is_other and pooling == "none" and how["strands"] == "both",
-             "tokens of one strand do not cover the bases that those of the other do; give --strands forward"),
-            (pooling == "cls" and is_other and (not encoder.special_tokens or ids[0] is None),
-             "has no class token before a sequence; give --pooling mean"),
-            (is_other and genome is not None, "reads tokens, not allele frequencies; give --surroundings reference"),
-        ):  # fmt: skip
-            if is_wrong:
-                raise InputError(f"{model}: {what}")
-        count = config.num_hidden_layers
+        self._left_out = torch.tensor([one for one in ids if pooling == "none" and one is not None], dtype=torch.int64)
+        if is_other and pooling == "none" and how["strands"] == "both":
+            raise InputError(f"{model}: has other tokens on the other strand; give --strands forward, or pool them")
+        if is_other and pooling == "cls" and (not encoder.special_tokens or ids[0] is None):
+            raise InputError(f"{model}: has no class token before a sequence; give --pooling mean")
+        if is_other and genome is not None:
+            raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
         asked = range(count + 1) if layers == "all" else [layers] if isinstance(layers, int) else layers
         found = [] if isinstance(asked, str) else [one % (count + 1) for one in asked if -count - 1 <= one <= count]
         if not found or len(set(found)) < len(asked):
             raise InputError(f"layers is {layers!r}; the model has {count} layers: give numbers from 0 (the embedding "
                              f"layer) to {count}, or -1 (the last) to {-count - 1}, each once; or all")  # fmt: skip
-        self.layers, self.hidden_size = tuple(found), int(config.hidden_size)
+        self.layers, self.hidden_size = tuple(found), int(self.body.config.hidden_size)
 
     def fit(self, examples: Examples, long: str, place: str) -> Pieces:
         """Return what the model reads of sequences."""
@@ -267,54 +261,45 @@ class _Embedder:
         return [torch.stack([pool(state_BLD) for state_BLD in states], dim=1), torch.ones_like(count_B)]
 
 
-def _write_parquet(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
-    from pyarrow import parquet
+def _write(path: Path, suffix: str, parts: list[Path], metadata: dict[str, str]) -> None:
+    """Write parts as one file in the format of a suffix; Parquet and CSV take no more memory for more parts."""
+    if suffix == ".parquet":
+        from pyarrow import parquet
 
-    with parquet.ParquetWriter(path, parquet.read_schema(parts[0]).with_metadata(metadata)) as file:
-        # Part by part, so that memory does not grow with their number.
-        for part in parts:
-            file.write_table(parquet.read_table(part))
-
-
-def _write_safetensors(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
-    frame, alone = pl.read_parquet(parts), metadata["pooling"] == "none"
-    tensors = {
-        name + vectors.name.removeprefix("embedding"): np.ascontiguousarray(one.to_numpy())
-        for vectors in frame.drop(_COLUMNS)
-        for name, one in (zip(frame["name"], vectors, strict=True) if alone else [("embeddings", vectors)])
-    }
-    lists = {("region_strands" if name == "strand" else f"{name}s"): frame[name].to_list() for name in _COLUMNS}
-    save_file(tensors, path, metadata | {name: json.dumps(values) for name, values in lists.items()})
-
-
-def _write_anndata(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
-    import anndata
-
+        with parquet.ParquetWriter(path, parquet.read_schema(parts[0]).with_metadata(metadata)) as file:
+            for part in parts:
+                file.write_table(parquet.read_table(part))
+        return
+    if suffix == ".csv":
+        kinds, rows = pl.read_parquet_schema(parts[0]), pl.scan_parquet(parts)
+        for name, kind in kinds.items():
+            if isinstance(kind, pl.Array):
+                numbers = [f"{name}.{at}" for at in range(kind.size)]
+                rows = rows.with_columns(pl.col(name).arr.to_struct(numbers)).unnest(name)
+        rows.sink_csv(path)
+        return
     frame = pl.read_parquet(parts)
-    layers = {column.name.replace("embedding", "X_layer"): column.to_numpy().copy() for column in frame.drop(_COLUMNS)}
-    rows = frame.select(*_COLUMNS, obs_names=pl.int_range(pl.len()).cast(pl.String)).to_dict(as_series=False)
-    about = metadata | {"layers": np.array(json.loads(metadata["layers"]))}
-    several = layers if len(layers) > 1 else None
-    data = anndata.AnnData(next(iter(layers.values())), rows, obsm=several, uns=about)
-    data.obs_names = frame["name"].to_list()
-    data.obs_names_make_unique()
-    data.write_h5ad(path)
+    vectors = frame.drop(_COLUMNS)
+    if suffix == ".npy":
+        with path.open("wb") as array:
+            np.save(array, _layered(vectors))
+    elif suffix == ".safetensors":
+        alone = metadata["pooling"] == "none"
+        tensors = {
+            name + column.name.removeprefix("embedding"): np.ascontiguousarray(one.to_numpy())
+            for column in vectors
+            for name, one in (zip(frame["name"], column, strict=True) if alone else [("embeddings", column)])
+        }
+        lists = {("region_strands" if name == "strand" else f"{name}s"): frame[name].to_list() for name in _COLUMNS}
+        save_file(tensors, path, metadata | {name: json.dumps(values) for name, values in lists.items()})
+    else:
+        import anndata
 
-
-def _write_array(path: Path, parts: list[Path], _: dict[str, str]) -> None:
-    with path.open("wb") as file:
-        np.save(file, _layered(pl.read_parquet(parts).drop(_COLUMNS)))
-
-
-def _write_csv(path: Path, parts: list[Path], _: dict[str, str]) -> None:
-    vectors = {name: kind.size for name, kind in pl.read_parquet_schema(parts[0]).items() if isinstance(kind, pl.Array)}
-    rows = pl.scan_parquet(parts).with_columns(
-        pl.col(name).arr.to_struct([f"{name}.{at}" for at in range(size)]) for name, size in vectors.items()
-    )
-    rows.unnest(*vectors).sink_csv(path)
-
-
-_FORMATS: Final[dict[str, Callable[[Path, list[Path], dict[str, str]], None]]] = {
-    ".parquet": _write_parquet, ".safetensors": _write_safetensors, ".h5ad": _write_anndata, ".npy": _write_array,
-    ".csv": _write_csv,
-}  # fmt: skip
+        layers = {column.name.replace("embedding", "X_layer"): column.to_numpy().copy() for column in vectors}
+        rows_of = frame.select(*_COLUMNS, obs_names=pl.int_range(pl.len()).cast(pl.String)).to_dict(as_series=False)
+        about = metadata | {"layers": np.array(json.loads(metadata["layers"]))}
+        several = layers if len(layers) > 1 else None
+        data = anndata.AnnData(next(iter(layers.values())), rows_of, obsm=several, uns=about)
+        data.obs_names = frame["name"].to_list()
+        data.obs_names_make_unique()
+        data.write_h5ad(path)

@@ -49,11 +49,9 @@ def predict_table(
     columns, genome
         What the file's columns mean; a store, whose allele frequencies MutBERT reads where a region is known, by
         default that of the training, or none.
-    precision, strands, long : optional
-        As for `embed`, by default as in training: ``long`` is ``truncate`` where training did that, else ``refuse``;
-        ``window`` is the mean over equal windows.
-    batch_size, trust_remote_code, force, progress : optional
-        As for the other commands that run a model.
+    precision, strands, long, batch_size, trust_remote_code, force, progress : optional
+        As for `embed`, the first two by default as in training; `long` is ``truncate`` where training did that, else
+        ``refuse``; ``window`` is the mean over equal windows.
 
     Returns
     -------
@@ -106,8 +104,7 @@ def predict_table(
     counted = encoder.inputs(pieces.whole, genome=store) if long == "window" else inputs
     return {
         "output": output, "sequences": len(table), "only_N": pieces.only_unknown, "problem": problem,
-        "classes": classes, "long": pieces.counts, "notes": notes,
-        "unplaced": getattr(counted, "unplaced", {}),
+        "classes": classes, "long": pieces.counts, "notes": notes, "unplaced": getattr(counted, "unplaced", {}),
     }  # fmt: skip
 
 
@@ -117,18 +114,15 @@ def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[st
     if any(examples.regions):
         for title, part in (("chrom", "contig"), ("start", "start"), ("end", "end")):
             columns[title] = [getattr(region, part, None) for region in examples.regions]
-    value_NK = torch.zeros(0, 0) if problem == "token" else torch.from_numpy(np.asarray(logits, dtype=np.float64))
-    if problem == "regression":
-        columns |= {f"predicted_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=True)}
-        return pl.DataFrame(columns)
-    if problem == "token":
-        chosen: Any = [one.argmax(axis=1) for one in logits]
-    elif problem == "multilabel":
-        chosen, value_NK = [np.flatnonzero(row) for row in (value_NK > 0).numpy()], torch.sigmoid(value_NK)
-    else:
-        chosen, value_NK = value_NK.argmax(dim=1)[:, None].numpy(), torch.softmax(value_NK, dim=1)
-    columns["predicted"] = [" ".join(classes[one] for one in row) for row in chosen]
-    columns |= {f"p_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=problem != "token")}
+    if problem != "regression":
+        kinds = {"token": lambda one: one.argmax(axis=1), "multilabel": lambda one: np.flatnonzero(one > 0)}
+        choose: Any = kinds.get(problem, lambda one: [one.argmax()])
+        columns["predicted"] = [" ".join(classes[number] for number in choose(one)) for one in logits]
+    if problem != "token":
+        value_NK = torch.from_numpy(np.asarray(logits, dtype=np.float64))
+        turned = {"regression": value_NK, "multilabel": value_NK.sigmoid()}.get(problem, value_NK.softmax(dim=1))
+        kind = "predicted" if problem == "regression" else "p"
+        columns |= {f"{kind}_{name}": value_N.numpy() for name, value_N in zip(classes, turned.T, strict=True)}
     return pl.DataFrame(columns)
 
 

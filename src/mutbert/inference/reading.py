@@ -3,13 +3,11 @@
 Shape suffixes: N sequences, P pieces of them, T bases of all pieces.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -89,11 +87,12 @@ class Pieces(NamedTuple):
         windows = f", {len(self.row_P):,} windows" if len(self.row_P) > len(self.whole) else ""
         return f"{len(self.whole):,} sequences{windows}, {len(self.pieces.base_codes):,} bases"
 
-    def parts(self, size: int) -> Iterator[Pieces]:
+    def parts(self, size: int) -> Iterator[Self]:
         """Yield those of so many sequences at a time."""
         for rows in np.split(np.arange(len(self.whole)), range(size, len(self.whole), size)):
             chosen = np.arange(*np.searchsorted(self.row_P, [rows[0], rows[-1] + 1]))
-            yield Pieces(self.whole.select(rows), self.pieces.select(chosen), self.row_P[chosen] - rows[0], self.counts)
+            parts = self.whole.select(rows), self.pieces.select(chosen)
+            yield type(self)(*parts, self.row_P[chosen] - rows[0], self.counts)
 
     def pool(self, outputs: Any, *, maximum: bool = False) -> Any:
         """Return outputs (P, ...) as means over each sequence's bases, or maxima; those of bases, a list, joined."""
