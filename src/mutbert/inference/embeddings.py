@@ -175,9 +175,8 @@ class _Embedder:
         encoder: Any = own if loaded else open_encoder(model, trust_remote_code=trust)
         self.of_bases, self.pooling, self._encoder = encoder.family == "mutbert", pooling, encoder
         self._how, self._genome = how, genome
-        self.body: Any = model.base_model if loaded else encoder.body(0, rope_scaling=rope_scaling)
-        if torch.cuda.is_available() and not loaded:
-            self.body.to("cuda")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.body: Any = model.base_model if loaded else encoder.body(0, rope_scaling=rope_scaling).to(device)
         is_other, count = not self.of_bases, int(self.body.config.num_hidden_layers)
         special = ("cls", "sep", "eos", "pad") if is_other else ()
         ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in special]
@@ -211,8 +210,7 @@ class _Embedder:
     def frame(self, part: Pieces, advance: Advance | None = None) -> pl.DataFrame:
         """Return a row a sequence, with its vectors of each layer."""
         inputs = self._encoder.inputs(part.pieces, max_tokens=most_tokens(self.body), genome=self._genome)
-        # Special tokens of bases are not part of a window's length.
-        length_N = part.pieces.lengths if self.of_bases else inputs.length_N
+        length_N = part.pieces.lengths if self.of_bases else inputs.length_N  # bases without special tokens
         how = {**self._how, "advance": advance, "name": part.pieces.names.__getitem__}
         order, (vector_XKD, count_B) = run.run_batches(self.body, length_N, partial(self._vectors, inputs), **how)
         piece_X = np.repeat(order, count_B.astype(np.int64))
@@ -236,22 +234,19 @@ class _Embedder:
         if self.of_bases:
             encoder, whole = self.body.encoder, self.body.encoder.layer
             try:
-                # Those after the last that is asked for need not run.
-                encoder.layer = whole[: max(self.layers)]
+                encoder.layer = whole[: max(self.layers)]  # later ones need not run
                 outputs = self.body(**batch, output_hidden_states=len(self.layers) > 1)
             finally:
                 encoder.layer = whole
             every = outputs.hidden_states or {self.layers[0]: outputs.last_hidden_state}
             states = [every[layer] for layer in self.layers]
-            # Not [CLS], and of the tokens that follow not the last.
-            counts_BL = nn.functional.pad(mask_BL[:, 2:], (1, 1))
+            counts_BL = nn.functional.pad(mask_BL[:, 2:], (1, 1))  # not [CLS], and of what follows not the last
         else:
             states = self._encoder.layer_states(self.body, batch, self.layers)
             counts_BL = mask_BL & ~torch.isin(tokens, self._left_out.to(tokens.device))
         count_B, out_BL1 = counts_BL.sum(dim=1), ~counts_BL[..., None]
         if self.pooling == "none":
-            # Of the other strand the last base comes first.
-            order = [1] if reverse else []
+            order = [1] if reverse else []  # of the other strand the last base comes first
             return [torch.stack([one.flip(order)[counts_BL.flip(order)] for one in states], dim=1), count_B]
         pool: Callable[[torch.Tensor], torch.Tensor] = {
             "cls": lambda state_BLD: state_BLD[:, 0],
@@ -262,7 +257,7 @@ class _Embedder:
 
 
 def _write(path: Path, suffix: str, parts: list[Path], metadata: dict[str, str]) -> None:
-    """Write parts as one file in the format of a suffix; Parquet and CSV take no more memory for more parts."""
+    """Write parts as one file in the format of a suffix; memory for Parquet does not grow with their number."""
     if suffix == ".parquet":
         from pyarrow import parquet
 
@@ -270,17 +265,12 @@ def _write(path: Path, suffix: str, parts: list[Path], metadata: dict[str, str])
             for part in parts:
                 file.write_table(parquet.read_table(part))
         return
-    if suffix == ".csv":
-        kinds, rows = pl.read_parquet_schema(parts[0]), pl.scan_parquet(parts)
-        for name, kind in kinds.items():
-            if isinstance(kind, pl.Array):
-                numbers = [f"{name}.{at}" for at in range(kind.size)]
-                rows = rows.with_columns(pl.col(name).arr.to_struct(numbers)).unnest(name)
-        rows.sink_csv(path)
-        return
     frame = pl.read_parquet(parts)
     vectors = frame.drop(_COLUMNS)
-    if suffix == ".npy":
+    if suffix == ".csv":
+        numbers = {f"{one.name}.{at}": value_N for one in vectors for at, value_N in enumerate(one.to_numpy().T)}
+        frame.select(_COLUMNS).hstack(pl.DataFrame(numbers)).write_csv(path)
+    elif suffix == ".npy":
         with path.open("wb") as array:
             np.save(array, _layered(vectors))
     elif suffix == ".safetensors":
@@ -296,10 +286,10 @@ def _write(path: Path, suffix: str, parts: list[Path], metadata: dict[str, str])
         import anndata
 
         layers = {column.name.replace("embedding", "X_layer"): column.to_numpy().copy() for column in vectors}
-        rows_of = frame.select(*_COLUMNS, obs_names=pl.int_range(pl.len()).cast(pl.String)).to_dict(as_series=False)
+        rows = frame.select(*_COLUMNS, obs_names=pl.int_range(pl.len()).cast(pl.String)).to_dict(as_series=False)
         about = metadata | {"layers": np.array(json.loads(metadata["layers"]))}
-        several = layers if len(layers) > 1 else None
-        data = anndata.AnnData(next(iter(layers.values())), rows_of, obsm=several, uns=about)
+        first, several = next(iter(layers.values())), layers if len(layers) > 1 else None
+        data = anndata.AnnData(first, rows, obsm=several, uns=about)
         data.obs_names = frame["name"].to_list()
         data.obs_names_make_unique()
         data.write_h5ad(path)

@@ -56,9 +56,9 @@ def predict_table(
     Returns
     -------
     dict
-        The output, numbers of ``sequences`` and of those of nothing but N, ``only_N``, the ``problem`` and ``classes``
-        of the model, counts of ``long`` sequences and, with a genome, of those read without its frequencies,
-        ``unplaced``, and ``notes`` on what differs from training.
+        The output, the number of ``sequences``, of them ``only_N``, nothing but N, the model's ``problem`` and
+        ``classes``; counts of ``long`` sequences and, with a genome, of those read without its frequencies,
+        ``unplaced``; ``notes`` on what differs from training.
     """
     check_run(strands or "forward", precision or "fp32", batch_size, long or "refuse")
     if output is not None:
@@ -100,8 +100,7 @@ def predict_table(
             rounded.write_csv(file, separator=separator)
         else:
             table.write_parquet(file)
-    # Of sequences, not of windows.
-    counted = encoder.inputs(pieces.whole, genome=store) if long == "window" else inputs
+    counted = encoder.inputs(pieces.whole, genome=store) if long == "window" else inputs  # sequences, not windows
     return {
         "output": output, "sequences": len(table), "only_N": pieces.only_unknown, "problem": problem,
         "classes": classes, "long": pieces.counts, "notes": notes, "unplaced": getattr(counted, "unplaced", {}),
@@ -152,8 +151,7 @@ def score_sequences(
     """Return the pseudo-log-likelihood of each sequence: the sum of ln P(base), each base masked in turn.
 
     P is over A, C, G and T; other codes do not count (Salazar et al. 2020, arXiv 1910.14659). In a sequence longer than
-    the context, each base is in the middle of a window of its own. To compare sequences of different lengths, divide by
-    the bases.
+    the context, each base is in the middle of its own window. To compare different lengths, divide by the bases.
 
     Parameters
     ----------
@@ -167,8 +165,7 @@ def score_sequences(
     Returns
     -------
     DataFrame
-        A row per sequence: ``name``, by default its number from 0; ``bases`` that count; and their ``log_likelihood``,
-        in nats, null where none counts.
+        ``name``, by default its number from 0, ``bases`` that count, and their ``log_likelihood`` in nats, or null.
     """
     examples, _ = read_examples(table_of(sequences), Columns(label=()))
     codes, unmasked = np.split(examples.base_codes, examples.offsets[1:-1]), np.zeros(0, dtype=SOFT_MASK)

@@ -1,4 +1,4 @@
-"""What a model reads: sequences or regions of a genome, as far as it reads them, and as in its training.
+"""What a model reads: sequences or regions of a genome, as far as it reads them.
 
 Shape suffixes: N sequences, P pieces of them, T bases of all pieces.
 """
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,8 +23,6 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import Surroundings, open_surroundings
 from mutbert.regions import read_bed
 from mutbert.tables import is_fasta
-
-_COUNTED: Final = {"truncate": "truncated", "window": "read in windows", "skip": "skipped"}
 
 
 def open_source(
@@ -87,12 +85,11 @@ class Pieces(NamedTuple):
         windows = f", {len(self.row_P):,} windows" if len(self.row_P) > len(self.whole) else ""
         return f"{len(self.whole):,} sequences{windows}, {len(self.pieces.base_codes):,} bases"
 
-    def parts(self, size: int) -> Iterator[Self]:
+    def parts(self, size: int) -> Iterator["Pieces"]:
         """Yield those of so many sequences at a time."""
         for rows in np.split(np.arange(len(self.whole)), range(size, len(self.whole), size)):
             chosen = np.arange(*np.searchsorted(self.row_P, [rows[0], rows[-1] + 1]))
-            parts = self.whole.select(rows), self.pieces.select(chosen)
-            yield type(self)(*parts, self.row_P[chosen] - rows[0], self.counts)
+            yield Pieces(self.whole.select(rows), self.pieces.select(chosen), self.row_P[chosen] - rows[0], self.counts)
 
     def pool(self, outputs: Any, *, maximum: bool = False) -> Any:
         """Return outputs (P, ...) as means over each sequence's bases, or maxima; those of bases, a list, joined."""
@@ -119,7 +116,8 @@ def fit_sequences(
         return Pieces(whole, whole, every, {})
     tokens_N[rows] = encoder.inputs(whole.select(rows)).length_N
     long_N = tokens_N > most
-    counts = {_COUNTED.get(long, ""): int(long_N.sum())} if long_N.any() else {}
+    word = {"truncate": "truncated", "window": "read in windows"}.get(long, "skipped")
+    counts = {word: int(long_N.sum())} if long_N.any() else {}
     if counts and (long == "refuse" or (long == "skip" and long_N.all())):
         first = int(np.argmax(long_N))
         what = f"sequence {whole.names[first]}: {bases_N[first]:,} bases are {tokens_N[first]:,} tokens"
