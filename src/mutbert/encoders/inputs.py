@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, TypeAlias
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from mutbert import alphabet
 from mutbert.arrays import Bool, Int64, UInt8, UInt16, list_ranges
+from mutbert.errors import InputError, one_line
 from mutbert.examples.table import Examples
 from mutbert.genome.store import ProbabilisticGenome, fixed_to_float
 from mutbert.regions import ContigNames
+from mutbert.settings import Settings
 
 Batch = dict[str, torch.Tensor]
 
@@ -209,16 +213,17 @@ def _population(examples: Examples, genome: ProbabilisticGenome) -> tuple[Int64,
     """Return where in `base_codes` a population varies, its frequencies, and counts of sequences it is not used for."""
     names, number = ContigNames(genome.lengths), {name: index for index, name in enumerate(genome.lengths)}
     located = [
-        (row, number[contig], region.start, len(region))
+        (row, number[contig], region.start, len(region), region.strand == "-")
         for row, region in enumerate(examples.regions)
         if region and (contig := names.find(region.contig)) and region.start < region.end <= genome.lengths[contig]
     ]
-    table_N4, other = np.array(located, dtype=np.int64).reshape(-1, 4), 0
-    table_N4 = table_N4[np.argsort(table_N4[:, 3], kind="stable")]
+    table_N5, other = np.array(located, dtype=np.int64).reshape(-1, 5), 0
+    table_N5 = table_N5[np.argsort(table_N5[:, 3], kind="stable")]
     places, frequencies = [_NO_PLACES], [_NO_FREQUENCIES]
-    for first in range(0, len(table_N4), _ROWS_AT_ONCE):
-        row_B, contig_B, start_B, length_B = table_N4[first : first + _ROWS_AT_ONCE].T
-        windows, first_B = read_windows(genome, contig_B, start_B, length_B), examples.offsets[row_B]
+    for first in range(0, len(table_N5), _ROWS_AT_ONCE):
+        row_B, contig_B, start_B, length_B, turned_B = table_N5[first : first + _ROWS_AT_ONCE].T
+        windows = read_windows(genome, contig_B, start_B, length_B).reverse_complement(turned_B > 0)
+        first_B = examples.offsets[row_B]
         own_BL, code_BL = _codes_from(examples.base_codes, first_B, length_B), windows.code_NL
         unknown_BL = (own_BL == alphabet.UNKNOWN) | (code_BL == alphabet.UNKNOWN)
         alike_B = ((own_BL == code_BL) | unknown_BL | ~windows.inside_NL).all(axis=1)
@@ -227,7 +232,7 @@ def _population(examples: Examples, genome: ProbabilisticGenome) -> tuple[Int64,
         places.append((first_B[windows.row_M] + windows.column_M)[kept_M])
         frequencies.append(windows.frequency_M4[kept_M])
     reasons = ("no place in the genome", "other bases than the genome has there")
-    unplaced = dict(zip(reasons, (len(examples.regions) - len(table_N4), other), strict=True))
+    unplaced = dict(zip(reasons, (len(examples.regions) - len(table_N5), other), strict=True))
     return np.concatenate(places), np.concatenate(frequencies), unplaced
 
 
@@ -309,3 +314,43 @@ class TokenInputs:
 
 
 Inputs: TypeAlias = BaseInputs | TokenInputs
+
+
+class InputSettings(Settings):
+    """What shapes a fine-tuned model's input, but for RoPE scaling: ``input_settings`` of its configuration."""
+
+    max_tokens: int | None = Field(None, ge=3)
+    strands: Literal["forward", "both"] = "forward"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    genome: str | None = None  # path of the store with the allele frequencies, its identity,
+    genome_identity: str | None = None
+    region: str | None = None  # and the column that locates a sequence
+
+
+def read_as_trained(
+    model: str | Path, config: Any, *, genome: str | Path | None = None, **chosen: str | None
+) -> tuple[InputSettings, ProbabilisticGenome | None, list[str]]:
+    """Return how a model reads and the genome, as in training but for what is chosen, and a line for each difference.
+
+    A genome of "none" is none; `chosen` are other values of `InputSettings`, or None for those of training.
+    """
+    known = getattr(config, "input_settings", None)
+    try:
+        trained = InputSettings.model_validate(known or {})
+    except ValueError as error:
+        raise InputError(f"{model}: input_settings of its config.json: {one_line(error)}; fine-tune it again") from None
+    path = trained.genome if genome is None else None if str(genome) == "none" else str(genome)
+    remedy = f"{model} was fine-tuned with its allele frequencies; use --genome with it where it is, or --genome none"
+    try:
+        store = None if path is None else ProbabilisticGenome.open(path)
+    except InputError as error:
+        raise error if genome is not None else InputError(f"{error}; {remedy}") from None
+    identity = store and store.identity
+    if genome is None and identity != trained.genome_identity:
+        raise InputError(f"{path}: is another genome than that of the training; {remedy}")
+    settings = trained.replace(**{name: value for name, value in chosen.items() if value is not None})
+    pairs = {name: (getattr(settings, name), getattr(trained, name)) for name in chosen}
+    if identity != trained.genome_identity:
+        pairs["genome"] = path or "none", trained.genome or "none"
+    notes = [f"{name} is {now}, and {was} in training" for name, (now, was) in pairs.items() if now != was]
+    return settings, store, notes if known is not None else []

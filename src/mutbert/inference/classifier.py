@@ -13,11 +13,10 @@ import torch
 
 from mutbert.arrays import Float64
 from mutbert.encoders.adapter import open_encoder
-from mutbert.encoders.inputs import PaddedWindows
+from mutbert.encoders.inputs import PaddedWindows, read_as_trained
 from mutbert.encoders.known import resolve_model
 from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError
-from mutbert.inference.reading import read_as_trained
 from mutbert.inference.run import Surroundings, check_run, sequence_outputs
 from mutbert.progress import Advance, scaled
 

@@ -5,8 +5,9 @@ D hidden size.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from torch import nn
 import mutbert
 from mutbert.arrays import Float32, Int64
 from mutbert.encoders.adapter import MutBertEncoder, open_encoder
-from mutbert.encoders.inputs import Batch, PaddedWindows
+from mutbert.encoders.inputs import Inputs
 from mutbert.encoders.token_encoders import most_tokens
 from mutbert.errors import InputError, require
 from mutbert.examples.table import Columns, Examples, read_examples, table_of
@@ -32,6 +33,7 @@ from mutbert.model import MutBertPreTrainedModel
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import Region
 
+_FORMATS: Final = (".parquet", ".safetensors", ".h5ad", ".npy", ".csv")
 _COLUMNS: Final = ("name", "chrom", "start", "end", "strand")
 
 
@@ -50,15 +52,13 @@ def embed(
     Parameters
     ----------
     model : str, Path or model
-        A checkpoint of MutBERT or any other model, or a name of ``mutbert bench list``, run on a GPU if there is one
-        (in Python also a loaded MutBERT).
+        A checkpoint of MutBERT or another model, or a name of ``mutbert bench list`` (in Python also a loaded MutBERT).
     input, fasta, genome, bed, sequence_column, name_column : optional
         FASTA, FASTQ, CSV, TSV, Parquet or BED by its suffix, plain, gzip or bgzip; FASTA of any name; store whose
-        regions are embedded; the regions, of the minus strand as reverse complements; a table's column of sequences, by
-        default ``sequence``; its column of names, by default ``name``.
+        regions are embedded; the regions, of the minus strand as reverse complements; a table's columns of sequences
+        and of names, by default ``sequence`` and ``name``.
     surroundings, person_vcf, sample : optional
-        What a position of the store is: ``reference``, all that models of tokens read, ``population`` or ``person``;
-        VCF with the person's genotypes; name of the person.
+        As for `mutate_region`, by default ``population``; models of tokens read the ``reference`` alone.
     output : str or Path
         A ``.parquet``, ``.safetensors``, ``.h5ad``, ``.npy`` or ``.csv`` file, as in ``docs/embeddings.md``.
     layers : int, sequence of int, or "all"
@@ -74,8 +74,8 @@ def embed(
     Returns
     -------
     dict
-        The output, its settings, ``records``, of them ``only_N``, nothing but N, and ``bases``; a person's positions
-        ``differing`` from the reference; counts of the person's records ``not_used`` and of ``long`` sequences.
+        The output, its settings, ``records``, of them ``only_N``, nothing but N, ``bases``, and counts of ``long``
+        sequences; of a person positions ``differing`` from the reference, and counts of records ``not_used``.
     """
     output = Path(output)
     run.check_run(strands, precision, batch_size, long)
@@ -83,29 +83,27 @@ def embed(
     if output.suffix not in _FORMATS:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
     if output.suffix in {".h5ad", ".npy", ".csv"} and pooling == "none":
-        raise InputError(f"{output}: holds one embedding a sequence, and pooling none gives one a base; choose another "
-                         "pooling, or write .parquet or .safetensors")  # fmt: skip
+        raise InputError(f"{output}: pooling none gives one a base; choose another pooling, .parquet or .safetensors")
     if long == "window" and pooling == "cls":
         raise InputError("pooling is cls, and each window has a [CLS] of its own; use --long truncate, or pooling mean")
     require({".parquet": "pyarrow", ".h5ad": "anndata"}.get(output.suffix, "polars"))
-    source = open_source(
+    examples, depends, around = open_source(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
     )  # fmt: skip
     how = {"strands": strands, "batch_size": batch_size, "precision": precision}
-    embedder = _Embedder(model, layers, pooling, rope_scaling, trust_remote_code, how, source.windows)
-    if not embedder.of_bases and genome is not None and surroundings != "reference":
-        raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
+    seen = around.genome if around and surroundings != "reference" else None
+    embedder = _Embedder(model, layers, pooling, rope_scaling, trust_remote_code, how, seen)
     metadata = {
         "model": run.model_name(model), "pooling": pooling, "layers": json.dumps(embedder.layers), "strands": strands,
-        "surroundings": "sequence" if genome is None else surroundings, "version": mutbert.__version__,
+        "surroundings": around.kind if around else "sequence", "version": mutbert.__version__,
     }  # fmt: skip
     with run.rope_scaled(embedder.body.config, rope_scaling):
-        pieces = embedder.fit(source.examples, long, str(input or fasta or bed))
-        names = Counter(pieces.whole.names if output.suffix == ".safetensors" and pooling == "none" else ())
-        if twice := [name for name, count in names.items() if count > 1]:
+        pieces = embedder.fit(examples, long, str(input or fasta or bed))
+        names = pl.Series(pieces.whole.names)
+        if output.suffix == ".safetensors" and pooling == "none" and len(twice := names.filter(names.is_duplicated())):
             raise InputError(f"{output}: {twice[0]} names two tensors; rename one, or write .parquet")
-        plan = {**metadata, **source.plan, "precision": precision, "rope_scaling": rope_scaling, "long": long}
+        plan = {**metadata, **depends, "precision": precision, "rope_scaling": rope_scaling, "long": long}
         plan |= {"model": run.model_hash(embedder.body), "format": 2}
         with (
             parts_folder(output, plan, resume=resume, force=force) as folder,
@@ -116,13 +114,14 @@ def embed(
                 lambda part, path: embedder.frame(part, advance).write_parquet(path, compression="uncompressed"),
                 skipped=lambda part: advance(len(part.row_P)),
             )  # fmt: skip
-            with atomic_file(output, force=force) as partial:
-                _FORMATS[output.suffix](partial, parts, metadata)
+            with atomic_file(output, force=force) as file:
+                _write(file, output.suffix, parts, metadata)
     return {
         "output": output, "records": len(pieces.whole), "only_N": pieces.only_unknown,
         "bases": len(pieces.whole.base_codes), "pooling": pooling, "layers": embedder.layers,
-        "hidden_size": embedder.hidden_size, "strands": strands, "differing": source.differing,
-        "not_used": source.not_used, "long": pieces.counts,
+        "hidden_size": embedder.hidden_size, "strands": strands,
+        "differing": around and around.count_differing(filter(None, examples.regions)),
+        "not_used": around.not_used if around else {}, "long": pieces.counts,
     }  # fmt: skip
 
 
@@ -152,10 +151,8 @@ def embed_sequences(
     embedder = _Embedder(model, layers, pooling, rope_scaling, trust_remote_code, how)
     with run.rope_scaled(embedder.body.config, rope_scaling):
         frame = pl.concat(map(embedder.frame, embedder.parts(embedder.fit(examples, "refuse", source.place))))
-    columns = frame.select(pl.col("^embedding.*$"))
-    if pooling == "none":
-        return [_layered(row) for row in zip(*columns, strict=True)]
-    return _layered(columns)
+    vectors = frame.drop(_COLUMNS)
+    return [_layered(row) for row in zip(*vectors, strict=True)] if pooling == "none" else _layered(vectors)
 
 
 def _layered(layers: Iterable[pl.Series]) -> Float32:
@@ -169,7 +166,7 @@ class _Embedder:
 
     def __init__(
         self, model: Any, layers: Any, pooling: str, rope_scaling: Any, trust: bool, how: Mapping[str, Any],
-        windows: Callable[[Examples], PaddedWindows] | None = None,
+        genome: ProbabilisticGenome | None = None,
     ) -> None:  # fmt: skip
         if pooling not in {"mean", "max", "cls", "none"}:
             raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
@@ -177,24 +174,21 @@ class _Embedder:
         own = MutBertEncoder("", "", {}, {}, fresh=False)
         encoder: Any = own if loaded else open_encoder(model, trust_remote_code=trust)
         self.of_bases, self.pooling, self._encoder = encoder.family == "mutbert", pooling, encoder
-        self._how, self._windows, self._left_out = how, windows, list[int]()
-        # How long sequences are is known only when they are read, and checked then.
-        scaling = None if self.of_bases else rope_scaling
-        self.body: Any = model.base_model if loaded else encoder.body(0, rope_scaling=scaling)
-        if torch.cuda.is_available() and not loaded:
-            self.body.to("cuda")
-        if not self.of_bases and pooling == "none":
-            if how["strands"] == "both":
-                raise InputError(f"{model}: tokens of one strand do not cover the bases that those of the other do; "
-                                 "give --strands forward for an embedding of each token")  # fmt: skip
-            # Only tokens that stand for bases count.
-            ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in ("cls", "sep", "eos", "pad")]
-            self._left_out = [one for one in ids if one is not None]
-        classless = not self.of_bases and (not encoder.special_tokens or encoder.tokenizer.cls_token_id is None)
-        if pooling == "cls" and classless:
+        self._how, self._genome = how, genome
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.body: Any = model.base_model if loaded else encoder.body(0, rope_scaling=rope_scaling).to(device)
+        is_other, count = not self.of_bases, int(self.body.config.num_hidden_layers)
+        special = ("cls", "sep", "eos", "pad") if is_other else ()
+        ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in special]
+        # Without pooling, only tokens that stand for bases count.
+        self._left_out = torch.tensor([one for one in ids if pooling == "none" and one is not None], dtype=torch.int64)
+        if is_other and pooling == "none" and how["strands"] == "both":
+            raise InputError(f"{model}: has other tokens on the other strand; give --strands forward, or pool them")
+        if is_other and pooling == "cls" and (not encoder.special_tokens or ids[0] is None):
             raise InputError(f"{model}: has no class token before a sequence; give --pooling mean")
-        count, asked = self.body.config.num_hidden_layers, [layers] if isinstance(layers, int) else layers
-        asked = range(count + 1) if asked == "all" else asked
+        if is_other and genome is not None:
+            raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
+        asked = range(count + 1) if layers == "all" else [layers] if isinstance(layers, int) else layers
         found = [] if isinstance(asked, str) else [one % (count + 1) for one in asked if -count - 1 <= one <= count]
         if not found or len(set(found)) < len(asked):
             raise InputError(f"layers is {layers!r}; the model has {count} layers: give numbers from 0 (the embedding "
@@ -206,8 +200,7 @@ class _Embedder:
         longest = int(np.argmax(examples.lengths))
         if self.of_bases and long == "refuse":
             run.check_length(self.body.config, int(examples.lengths[longest]), examples.names[longest] or str(longest))
-        most, inputs = most_tokens(self.body), self._encoder.inputs
-        return fit_sequences(examples, lambda some: inputs(some).length_N, most, long, place=place, cut=self.of_bases)
+        return fit_sequences(examples, self._encoder, most_tokens(self.body), long, place=place, cut=self.of_bases)
 
     def parts(self, pieces: Pieces) -> Iterator[Pieces]:
         """Yield parts of 256 MiB of float32 at most."""
@@ -216,19 +209,10 @@ class _Embedder:
 
     def frame(self, part: Pieces, advance: Advance | None = None) -> pl.DataFrame:
         """Return a row a sequence, with its vectors of each layer."""
-        inputs: Any
-        if not self.of_bases:
-            inputs = self._encoder.inputs(part.pieces, max_tokens=most_tokens(self.body))
-        elif self._windows is not None:
-            inputs = self._windows(part.pieces)
-        else:
-            inputs = PaddedWindows.of(np.split(part.pieces.base_codes, part.pieces.offsets[1:-1]))
-
-        def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
-            return self._vectors(run.batch_of(inputs, rows, self.body, reverse=reverse), reverse=reverse)
-
-        how = {**self._how, "advance": advance, "name": lambda row: part.pieces.names[row]}
-        order, (vector_XKD, count_B) = run.run_batches(self.body, inputs.length_N, predict, **how)
+        inputs = self._encoder.inputs(part.pieces, max_tokens=most_tokens(self.body), genome=self._genome)
+        length_N = part.pieces.lengths if self.of_bases else inputs.length_N  # bases without special tokens
+        how = {**self._how, "advance": advance, "name": part.pieces.names.__getitem__}
+        order, (vector_XKD, count_B) = run.run_batches(self.body, length_N, partial(self._vectors, inputs), **how)
         piece_X = np.repeat(order, count_B.astype(np.int64))
         vector_XKD = vector_XKD[sorted_X := np.argsort(piece_X, kind="stable")]
         if self.pooling != "none":
@@ -239,100 +223,73 @@ class _Embedder:
             record = pl.Series("record", part.row_P[piece_X[sorted_X]])
             frame = frame.group_by(record, maintain_order=True).agg(pl.all()).drop("record")
         rows = zip(part.whole.names, part.whole.lengths.tolist(), part.whole.regions, strict=True)
-        regions = [(name, one or Region(name, 0, bases)) for name, bases, one in rows]
-        located = [(name, one.contig, one.start, one.end, one.strand) for name, one in regions]
-        return pl.DataFrame(located, schema=_COLUMNS, orient="row").hstack(frame)
+        regions = pl.DataFrame([replace(one or Region(name, 0, bases), name=name) for name, bases, one in rows])
+        return regions.rename({"contig": "chrom"}).select(_COLUMNS).hstack(frame)
 
-    def _vectors(self, batch: Batch, *, reverse: bool) -> list[torch.Tensor]:
+    def _vectors(self, inputs: Inputs, rows: Int64, reverse: bool) -> list[torch.Tensor]:
         """Return pooled states, (X, K, D), and how many vectors each sequence has, (B,)."""
-        states, counts_BL = self._states(batch)
-        count_B, out_BL1 = counts_BL.sum(dim=1), ~counts_BL[..., None]
-        if self.pooling == "none":
-            # Of the other strand the last base comes first.
-            order = [1] if reverse else []
-            return [torch.stack([one.flip(order)[counts_BL.flip(order)] for one in states], dim=1), count_B]
-        if self.pooling == "cls":
-            found = [state_BLD[:, 0] for state_BLD in states]
-        elif self.pooling == "max":
-            found = [state_BLD.float().masked_fill(out_BL1, -torch.inf).amax(dim=1) for state_BLD in states]
-        else:
-            found = [state_BLD.float().masked_fill(out_BL1, 0).sum(dim=1) / count_B[:, None] for state_BLD in states]
-        return [torch.stack(found, dim=1), torch.ones_like(count_B)]
-
-    def _states(self, batch: Batch) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
-        """Return the states of layers, each (B, L, D), and which of them count, (B, L)."""
+        batch = run.batch_of(inputs, rows, self.body, reverse=reverse)
         tokens = next(iter(batch.values()))
         mask_BL = batch.get("attention_mask", tokens.new_ones(tokens.shape[:2])).bool()
-        if not self.of_bases:
-            left_out = torch.tensor(self._left_out, dtype=tokens.dtype, device=tokens.device)
-            return self._encoder.layer_states(self.body, batch, self.layers), mask_BL & ~torch.isin(tokens, left_out)
-        encoder, whole = self.body.encoder, self.body.encoder.layer
-        try:
-            # Those after the last that is asked for need not run.
-            encoder.layer = whole[: max(self.layers)]
-            outputs = self.body(**batch, output_hidden_states=len(self.layers) > 1)
-        finally:
-            encoder.layer = whole
-        every, last_BLD = outputs.hidden_states, outputs.last_hidden_state
-        # Not [CLS], and of the tokens that follow not the last.
-        bases_BL = nn.functional.pad(mask_BL[:, 2:], (1, 1))
-        return [last_BLD] if len(self.layers) == 1 else [every[layer] for layer in self.layers], bases_BL
-
-
-def _write_parquet(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
-    from pyarrow import parquet
-
-    schema = pl.read_parquet(parts[0], n_rows=0).to_arrow().schema.with_metadata(metadata)
-    with parquet.ParquetWriter(path, schema) as file:
-        # Part by part, so that memory does not grow with their number.
-        for part in parts:
-            file.write_table(pl.read_parquet(part).to_arrow())
-
-
-def _write_safetensors(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
-    frame, tensors = pl.read_parquet(parts), dict[str, Any]()
-    for vectors in frame.drop(_COLUMNS):
-        suffix = vectors.name.removeprefix("embedding")
-        if metadata["pooling"] == "none":
-            tensors |= {f"{name}{suffix}": one.to_numpy() for name, one in zip(frame["name"], vectors, strict=True)}
+        if self.of_bases:
+            encoder, whole = self.body.encoder, self.body.encoder.layer
+            try:
+                encoder.layer = whole[: max(self.layers)]  # later ones need not run
+                outputs = self.body(**batch, output_hidden_states=len(self.layers) > 1)
+            finally:
+                encoder.layer = whole
+            every = outputs.hidden_states or {self.layers[0]: outputs.last_hidden_state}
+            states = [every[layer] for layer in self.layers]
+            counts_BL = nn.functional.pad(mask_BL[:, 2:], (1, 1))  # not [CLS], and of what follows not the last
         else:
-            tensors[f"embeddings{suffix}"] = vectors.to_numpy()
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    lists = {("region_strands" if name == "strand" else f"{name}s"): frame[name].to_list() for name in _COLUMNS}
-    save_file(tensors, path, metadata | {name: json.dumps(values) for name, values in lists.items()})
+            states = self._encoder.layer_states(self.body, batch, self.layers)
+            counts_BL = mask_BL & ~torch.isin(tokens, self._left_out.to(tokens.device))
+        count_B, out_BL1 = counts_BL.sum(dim=1), ~counts_BL[..., None]
+        if self.pooling == "none":
+            order = [1] if reverse else []  # of the other strand the last base comes first
+            return [torch.stack([one.flip(order)[counts_BL.flip(order)] for one in states], dim=1), count_B]
+        pool: Callable[[torch.Tensor], torch.Tensor] = {
+            "cls": lambda state_BLD: state_BLD[:, 0],
+            "max": lambda state_BLD: state_BLD.float().masked_fill(out_BL1, -torch.inf).amax(dim=1),
+            "mean": lambda state_BLD: state_BLD.float().masked_fill(out_BL1, 0).sum(dim=1) / count_B[:, None],
+        }[self.pooling]
+        return [torch.stack([pool(state_BLD) for state_BLD in states], dim=1), torch.ones_like(count_B)]
 
 
-def _write_anndata(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
-    import anndata
+def _write(path: Path, suffix: str, parts: list[Path], metadata: dict[str, str]) -> None:
+    """Write parts as one file in the format of a suffix; memory for Parquet does not grow with their number."""
+    if suffix == ".parquet":
+        from pyarrow import parquet
 
+        with parquet.ParquetWriter(path, parquet.read_schema(parts[0]).with_metadata(metadata)) as file:
+            for part in parts:
+                file.write_table(parquet.read_table(part))
+        return
     frame = pl.read_parquet(parts)
-    layers = {column.name.replace("embedding", "X_layer"): column.to_numpy().copy() for column in frame.drop(_COLUMNS)}
-    data = anndata.AnnData(
-        next(iter(layers.values())),
-        obs={"obs_names": list(map(str, range(len(frame)))), **frame.select(_COLUMNS).to_dict(as_series=False)},
-        obsm=layers if len(layers) > 1 else None,
-        uns=metadata | {"layers": np.array(json.loads(metadata["layers"]))},
-    )
-    data.obs_names = frame["name"].to_list()
-    data.obs_names_make_unique()
-    data.write_h5ad(path)
+    vectors = frame.drop(_COLUMNS)
+    if suffix == ".csv":
+        numbers = {f"{one.name}.{at}": value_N for one in vectors for at, value_N in enumerate(one.to_numpy().T)}
+        frame.select(_COLUMNS).hstack(pl.DataFrame(numbers)).write_csv(path)
+    elif suffix == ".npy":
+        with path.open("wb") as array:
+            np.save(array, _layered(vectors))
+    elif suffix == ".safetensors":
+        alone = metadata["pooling"] == "none"
+        tensors = {
+            name + column.name.removeprefix("embedding"): np.ascontiguousarray(one.to_numpy())
+            for column in vectors
+            for name, one in (zip(frame["name"], column, strict=True) if alone else [("embeddings", column)])
+        }
+        lists = {("region_strands" if name == "strand" else f"{name}s"): frame[name].to_list() for name in _COLUMNS}
+        save_file(tensors, path, metadata | {name: json.dumps(values) for name, values in lists.items()})
+    else:
+        import anndata
 
-
-def _write_array(path: Path, parts: list[Path], _: dict[str, str]) -> None:
-    with path.open("wb") as file:
-        np.save(file, _layered(pl.read_parquet(parts).drop(_COLUMNS)))
-
-
-def _write_csv(path: Path, parts: list[Path], _: dict[str, str]) -> None:
-    frame = pl.scan_parquet(parts)
-    for name, kind in pl.read_parquet_schema(parts[0]).items():
-        if isinstance(kind, pl.Array):
-            numbers = [f"{name}.{at}" for at in range(kind.size)]
-            frame = frame.with_columns(pl.col(name).arr.to_struct(numbers)).unnest(name)
-    frame.sink_csv(path)
-
-
-_FORMATS: Final[dict[str, Callable[[Path, list[Path], dict[str, str]], None]]] = {
-    ".parquet": _write_parquet, ".safetensors": _write_safetensors, ".h5ad": _write_anndata, ".npy": _write_array,
-    ".csv": _write_csv,
-}  # fmt: skip
+        layers = {column.name.replace("embedding", "X_layer"): column.to_numpy().copy() for column in vectors}
+        rows = frame.select(*_COLUMNS, obs_names=pl.int_range(pl.len()).cast(pl.String)).to_dict(as_series=False)
+        about = metadata | {"layers": np.array(json.loads(metadata["layers"]))}
+        first, several = next(iter(layers.values())), layers if len(layers) > 1 else None
+        data = anndata.AnnData(first, rows, obsm=several, uns=about)
+        data.obs_names = frame["name"].to_list()
+        data.obs_names_make_unique()
+        data.write_h5ad(path)

@@ -14,6 +14,7 @@ import torch
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.inputs import read_as_trained
 from mutbert.encoders.token_encoders import most_tokens
 from mutbert.errors import InputError
 from mutbert.examples.table import Columns, Examples, read_examples, table_of
@@ -22,7 +23,7 @@ from mutbert.genome.format import SOFT_MASK
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.bases import BasePredictor, PredictionSettings
 from mutbert.inference.classifier import problem_of
-from mutbert.inference.reading import fit_sequences, read_as_trained
+from mutbert.inference.reading import fit_sequences
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar
@@ -48,19 +49,16 @@ def predict_table(
     columns, genome
         What the file's columns mean; a store, whose allele frequencies MutBERT reads where a region is known, by
         default that of the training, or none.
-    precision, strands, long : optional
-        fp32, or bf16 for bfloat16 autocast, by default as in training; forward, or both for the mean over the two
-        strands, by default as in training; what becomes of sequences that are longer than the model reads, refuse,
-        truncate, window (the mean over equal windows) or skip, by default truncate where training did and else refuse.
-    batch_size, trust_remote_code, force, progress : optional
-        As for the other commands that run a model.
+    precision, strands, long, batch_size, trust_remote_code, force, progress : optional
+        As for `embed`, the first two by default as in training; `long` is ``truncate`` where training did that, else
+        ``refuse``; ``window`` is the mean over equal windows.
 
     Returns
     -------
     dict
-        The output, the number of ``sequences``, of them ``only_N``, nothing but N, the ``problem`` that the model was
-        fine-tuned for, and its ``classes``; counts of ``long`` sequences and, with a genome, of those read without its
-        frequencies (``unplaced``); ``notes`` on what differs from training.
+        The output, the number of ``sequences``, of them ``only_N``, nothing but N, the model's ``problem`` and
+        ``classes``; counts of ``long`` sequences and, with a genome, of those read without its frequencies,
+        ``unplaced``; ``notes`` on what differs from training.
     """
     check_run(strands or "forward", precision or "fp32", batch_size, long or "refuse")
     if output is not None:
@@ -68,18 +66,16 @@ def predict_table(
         if output.suffix not in _SEPARATORS:
             raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
         check_output(output, force=force, inputs=(model, sequences, genome))
-    columns = columns.replace(label=())
-    examples, source = read_examples(sequences, columns)
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     classifier, each_token = encoder.trained_classifier()
     config = classifier.config
     settings, store, notes = read_as_trained(model, config, genome=genome, strands=strands, precision=precision)
-    if store is not None and columns.region is None:
-        examples, _ = read_examples(sequences, columns.replace(region=settings.region))
+    region = settings.region if columns.region is None and store is not None else columns.region
+    examples, source = read_examples(sequences, columns.replace(label=(), region=region))
     limits = [one for one in (settings.max_tokens, most_tokens(classifier)) if one is not None]
     most, trained = min(limits, default=None), "truncate" if settings.max_tokens else "refuse"
     long = long or trained
-    pieces = fit_sequences(examples, lambda some: encoder.inputs(some).length_N, most, long, place=source.place)
+    pieces = fit_sequences(examples, encoder, most, long, place=source.place)
     inputs = encoder.inputs(pieces.pieces, max_tokens=most, genome=store)
     if pieces.counts and settings.max_tokens and long != trained:
         notes.append(f"long is {long}, and {trained} in training")
@@ -104,12 +100,10 @@ def predict_table(
             rounded.write_csv(file, separator=separator)
         else:
             table.write_parquet(file)
-    # Of sequences, not of windows.
-    counted = encoder.inputs(pieces.whole, genome=store) if long == "window" else inputs
+    counted = encoder.inputs(pieces.whole, genome=store) if long == "window" else inputs  # sequences, not windows
     return {
         "output": output, "sequences": len(table), "only_N": pieces.only_unknown, "problem": problem,
-        "classes": classes, "long": pieces.counts, "notes": notes,
-        "unplaced": getattr(counted, "unplaced", {}) if store is not None else {},
+        "classes": classes, "long": pieces.counts, "notes": notes, "unplaced": getattr(counted, "unplaced", {}),
     }  # fmt: skip
 
 
@@ -119,18 +113,15 @@ def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[st
     if any(examples.regions):
         for title, part in (("chrom", "contig"), ("start", "start"), ("end", "end")):
             columns[title] = [getattr(region, part, None) for region in examples.regions]
-    value_NK = torch.zeros(0, 0) if problem == "token" else torch.from_numpy(np.asarray(logits, dtype=np.float64))
-    if problem == "regression":
-        columns |= {f"predicted_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=True)}
-        return pl.DataFrame(columns)
-    if problem == "token":
-        chosen: Any = [one.argmax(axis=1) for one in logits]
-    elif problem == "multilabel":
-        chosen, value_NK = [np.flatnonzero(row) for row in (value_NK > 0).numpy()], torch.sigmoid(value_NK)
-    else:
-        chosen, value_NK = value_NK.argmax(dim=1)[:, None].numpy(), torch.softmax(value_NK, dim=1)
-    columns["predicted"] = [" ".join(classes[one] for one in row) for row in chosen]
-    columns |= {f"p_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=problem != "token")}
+    if problem != "regression":
+        kinds = {"token": lambda one: one.argmax(axis=1), "multilabel": lambda one: np.flatnonzero(one > 0)}
+        choose: Any = kinds.get(problem, lambda one: [one.argmax()])
+        columns["predicted"] = [" ".join(classes[number] for number in choose(one)) for one in logits]
+    if problem != "token":
+        value_NK = torch.from_numpy(np.asarray(logits, dtype=np.float64))
+        turned = {"regression": value_NK, "multilabel": value_NK.sigmoid()}.get(problem, value_NK.softmax(dim=1))
+        kind = "predicted" if problem == "regression" else "p"
+        columns |= {f"{kind}_{name}": value_N.numpy() for name, value_N in zip(classes, turned.T, strict=True)}
     return pl.DataFrame(columns)
 
 
@@ -160,8 +151,7 @@ def score_sequences(
     """Return the pseudo-log-likelihood of each sequence: the sum of ln P(base), each base masked in turn.
 
     P is over A, C, G and T; other codes do not count (Salazar et al. 2020, arXiv 1910.14659). In a sequence longer than
-    the context, each base is in the middle of a window of its own. To compare sequences of different lengths, divide by
-    the bases.
+    the context, each base is in the middle of its own window. To compare different lengths, divide by the bases.
 
     Parameters
     ----------
@@ -175,8 +165,7 @@ def score_sequences(
     Returns
     -------
     DataFrame
-        A row per sequence: ``name``, by default its number from 0; ``bases`` that count; and their ``log_likelihood``,
-        in nats, null where none counts.
+        ``name``, by default its number from 0, ``bases`` that count, and their ``log_likelihood`` in nats, or null.
     """
     examples, _ = read_examples(table_of(sequences), Columns(label=()))
     codes, unmasked = np.split(examples.base_codes, examples.offsets[1:-1]), np.zeros(0, dtype=SOFT_MASK)
@@ -189,7 +178,6 @@ def score_sequences(
         scores = pl.concat(predictor.predict(row_P[part], position_P[part], 1, advance) for part in parts)
     log_P, known_P = scores["reference_probability"].cast(pl.Float64).log(), scores["base"] < len(alphabet.BASES)
     bases_N = np.bincount(row_P[known_P], minlength=len(examples))
-    total_N = np.bincount(row_P[known_P], log_P.filter(known_P), len(examples))
+    total_N = np.where(bases_N, np.bincount(row_P[known_P], log_P.filter(known_P), len(examples)), np.nan)
     names = [name or str(row) for row, name in enumerate(examples.names)]
-    table = pl.DataFrame({"name": names, "bases": bases_N, "log_likelihood": total_N})
-    return table.with_columns(pl.when(pl.col("bases") > 0).then("log_likelihood").alias("log_likelihood"))
+    return pl.DataFrame({"name": names, "bases": bases_N, "log_likelihood": total_N}).fill_nan(None)

@@ -24,13 +24,12 @@ from sklearn.preprocessing import StandardScaler
 
 from mutbert.arrays import Float32
 from mutbert.encoders.adapter import CNN, Encoder, open_encoder
-from mutbert.encoders.inputs import Inputs
+from mutbert.encoders.inputs import Inputs, InputSettings
 from mutbert.encoders.token_encoders import ProbedClassifier, mean_over_tokens, most_tokens
 from mutbert.errors import InputError
 from mutbert.examples.splits import conflicts, part_task
 from mutbert.examples.table import NOT_COUNTED, Examples, read_examples
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.reading import InputSettings
 from mutbert.inference.run import sequence_outputs
 from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import PREDICTIONS
