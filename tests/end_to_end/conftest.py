@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 
@@ -35,11 +34,8 @@ def mutbert_here(monkeypatch, capfd):
         words = ["mutbert", *map(str, words)]
         monkeypatch.setattr(sys, "argv", words)
         capfd.readouterr()
-        handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
         with pytest.raises(SystemExit) as ended:
             run_program()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         done = subprocess.CompletedProcess(words, ended.value.code or 0, *capfd.readouterr())
         assert done.returncode == status, f"{words}\n{done.stdout}\n{done.stderr}"
         return done

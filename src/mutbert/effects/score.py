@@ -44,7 +44,7 @@ class ScoreReport:
     missing: Mapping[str, int]  # By reason.
     fields: tuple[str, ...]
     index: Path | None = None
-    why_no_index: str = ""
+    why_no_index: str = "another process makes it"
     without_frequency: int = 0  # SNVs that have no AFLLR.
     without_background: int = 0  # Scores that have no percentage.
     person_not_used: Mapping[str, int] | None = None  # Records of the person's genotypes that change nothing.
@@ -148,15 +148,9 @@ def score_variants(
                 part.unlink()
             raise
         barrier()
-        index, why_no_index = None, "another process makes it" if rank else ""
-        for path in filter(None, (second, output)) if rank == 0 else ():
-            if path.name.endswith(files.VCFS):
-                index, why_no_index = files.write_vcf(path, parts, vcf, header, stretch, run.fields, made_by)
-            elif calibrate:
-                files.write_calibration(path, parts, scorer.fields, made_by, vcf.name)
-            else:
-                files.write_table(path, parts, list(run.fields))
-    return ScoreReport(output, second, index=index, why_no_index=why_no_index, **counts)
+        if rank == 0:
+            counts |= run.write_outputs(output, second, parts, header, stretch, made_by)
+    return ScoreReport(output, second, **counts)
 
 
 def _join_processes(stack: ExitStack) -> tuple[int, int, Callable[[], Any]]:
@@ -244,6 +238,21 @@ class _Run:
         if self.known is not None:
             self.known.check(plan, self.scorer.fields)
         return plan
+
+    def write_outputs(
+        self, path: Path, table: Path | None, parts: list[Path], header: VcfHeader, stretch: Path | None,
+        made_by: Mapping[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """Write the outputs; return the index of the first, if any, and else why there is none."""
+        for one in filter(None, (table, path)):
+            if one.name.endswith(files.TABLES):
+                files.write_table(one, parts, list(self.fields))
+        if path.name.endswith(files.VCFS):
+            index, why = files.write_vcf(path, parts, self.vcf, header, stretch, self.fields, made_by)
+            return {"index": index, "why_no_index": why}
+        if path.suffix == ".json":
+            files.write_calibration(path, parts, self.scorer.fields, made_by, self.vcf.name)
+        return {"why_no_index": ""}
 
     def write(self, advance: Advance, records: pl.DataFrame, path: Path) -> None:
         """Write a part's rows: record, which allele, kind, each field as float32, and why there is no score."""

@@ -62,6 +62,8 @@ def export_genome(
     """
     output = Path(output)
     kind = _find_kind(output, kind)
+    if kind == "parquet":
+        require("pyarrow")
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
     check_output(output, force=force, inputs=[genome.path])
@@ -125,7 +127,6 @@ def _find_kind(output: Path, kind: str | None) -> str:
 def _open_output(file: Path, kind: str, genome: str) -> Iterator[Callable[[Any], object]]:
     """Yield a function that writes FASTA as bytes, and variants as frames."""
     if kind == "parquet":
-        require("pyarrow")
         import pyarrow as pa
         from pyarrow.parquet import ParquetWriter
 

@@ -66,12 +66,15 @@ def predict_table(
         if output.suffix not in _SEPARATORS:
             raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
         check_output(output, force=force, inputs=(model, sequences, genome))
+    # A faulty table is found before a large model is read.
+    columns = columns.replace(label=())
+    examples, source = read_examples(sequences, columns)
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     classifier, each_token = encoder.trained_classifier()
     config = classifier.config
     settings, store, notes = read_as_trained(model, config, genome=genome, strands=strands, precision=precision)
-    region = settings.region if columns.region is None and store is not None else columns.region
-    examples, source = read_examples(sequences, columns.replace(label=(), region=region))
+    if columns.region is None and store is not None:
+        examples, _ = read_examples(sequences, columns.replace(region=settings.region))
     limits = [one for one in (settings.max_tokens, most_tokens(classifier)) if one is not None]
     most, trained = min(limits, default=None), "truncate" if settings.max_tokens else "refuse"
     long = long or trained
