@@ -60,9 +60,15 @@ def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
     assert np.all((exact >= 0) & (np.abs(total - 1) < 1e-3)), "frequencies are not negative, and rows sum to 1"
     exact *= FREQUENCY_ONE / total
     floor = np.floor(exact)
-    # As many of a row's largest remainders as are missing are rounded up; ties go to the first base.
+    # As many of a row's largest remainders as are missing are rounded up; ties go to the first base. Ranks are counted
+    # base by base, in bytes, as a sort of so many short rows takes several times the memory.
     missing = FREQUENCY_ONE - floor.sum(axis=1, keepdims=True)
-    rank = np.argsort(np.argsort(floor - exact, axis=1, kind="stable"), axis=1)
+    rest_4V = np.ascontiguousarray((exact - floor).T)
+    larger = [
+        [other >= rest if at < base else other > rest for at, other in enumerate(rest_4V)]
+        for base, rest in enumerate(rest_4V)
+    ]
+    rank = np.sum(larger, axis=1, dtype=np.uint8).T
     return np.asarray(floor + (rank < missing), dtype=np.uint16)
 
 
