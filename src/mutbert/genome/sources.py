@@ -161,8 +161,9 @@ def read_sequences(path: Path) -> Iterator[tuple[str, str]]:
             start = text.read(_PIECE_BASES).strip()[:10].decode("ascii", "replace")
         if start and start[0] != ">":
             raise InputError(f"{path}: is not FASTA, it starts with {start!r} and not with '>'; use a FASTA file")
-        if not is_packed and np.memmap(path, mode="r").min() == 0:
-            raise InputError(f"{path}: holds NUL bytes, so it is damaged; copy or download it again")
+        with path.open("rb") as file:
+            if not is_packed and any(b"\0" in piece for piece in iter(lambda: file.read(_PIECE_BASES), b"")):
+                raise InputError(f"{path}: holds NUL bytes, so it is damaged; copy or download it again")
         with pysam.FastxFile(str(path), persist=False) as records:
             for record in records:
                 # After blanks, the name is in the comment.
