@@ -76,7 +76,7 @@ def print_result(result: Any) -> None:
         elif is_dict and isinstance(first, dict):
             print_table((label, *value), ((key, *(_text(one.get(key)) for one in values)) for key in first))
         elif is_dict and values:
-            total = f" {sum(values):,}" if isinstance(first, int) else ""
+            total = f" {sum(values):,}" if all(isinstance(one, int) for one in values) else ""
             known = {str(key).replace("_", " "): _text(one) for key, one in value.items() if one is not None}
             _print_entries(f"{label}:{total}", [f"{key}: {text}" for key, text in known.items()])
         elif isinstance(first, dict):
