@@ -63,6 +63,10 @@ def check_everything(genome, contigs, variants, draw, length):
         assert genome.sequence(name, start, end) == letters[start:end].upper()
         assert alphabet.encode(letters[start:end]).tolist() == genome.bases(name, start, end).tolist()
         np.testing.assert_allclose(genome.frequencies(name, start, end), dense[name][start:end], atol=1 / FREQUENCY_ONE)
+        whole = genome[name]
+        assert np.array_equal(genome[name, start:end], whole[start:end])
+        assert np.array_equal(genome[name, start - len(letters) : end], whole[start - len(letters) : end])
+        assert np.array_equal(genome[f"{name}:{start + 1}-{end}"] if start < end else whole[:0], whole[start:end])
         assert genome.soft_masked(name, start, end).tolist() == lower[name][start:end]
         read = genome.variants(name, start, end)
         assert read.position.tolist() == [one for one in sorted(variants.get(name, {})) if start <= one < end]
@@ -126,6 +130,10 @@ def test_contigs_are_found_under_either_naming(store):
     assert (genome.contig("1").name, genome.contig("MT").name) == ("chr1", "chrM")
     assert [genome.sequence("1", 0, 5), genome.sequence("MT"), genome.sequence("chrM", 2)] == ["ACGTN", "ACGT", "GT"]
     assert repr(genome).endswith("x.genome': contigs 2, bases 104, variants 1>")
+    assert genome["M:2-3"].tolist() == [[0, 1, 0, 0], [0, 0, 1, 0]]
+    for wrong in (1, slice(0, 9, 3)):
+        with pytest.raises(InputError, match=r"genome\['chr1', 100:200\]"):
+            genome["chr1", wrong]
     changed = genome.with_variants({"1": (np.array([2]), float_to_fixed(np.array([[0.5, 0, 0.5, 0]])))})
     assert changed.variants("chr1").position.tolist() == [2]
 

@@ -18,7 +18,7 @@ from mutbert import alphabet
 from mutbert.arrays import Bool, Float32, Int64, UInt8, UInt16, list_ranges
 from mutbert.errors import InputError
 from mutbert.genome import format as store
-from mutbert.regions import match_contig, names_text
+from mutbert.regions import Region, match_contig, names_text
 
 
 def fixed_to_float(fixed: UInt16) -> Float32:
@@ -67,6 +67,17 @@ class ProbabilisticGenome:
         bases, variants = sum(self.lengths.values()), len(self.arrays["variant_position.npy"])
         counts = f"contigs {len(self.contigs)}, bases {bases:,}, variants {variants:,}"
         return f"<{type(self).__name__} {str(self.path)!r}: {counts}>"
+
+    def __getitem__(self, place: str | tuple[str, slice]) -> Float32:
+        """Return `frequencies` of ``"chr22:101-200"`` (1-based, both ends), ``"chr22"``, or ``"chr22", 100:200``."""
+        if isinstance(place, str):
+            region = Region.parse(place, self.lengths)
+            return self.frequencies(region.contig, region.start, region.end)
+        contig, at = place
+        if not isinstance(at, slice) or at.step not in {None, 1}:
+            raise InputError(f"{self.path}: index it by a slice without a step, such as genome[{contig!r}, 100:200]")
+        start, end, _ = at.indices(self.contig(contig).length)
+        return self.frequencies(contig, start, max(start, end))
 
     @classmethod
     def open(cls, path: str | Path, *, check: bool = False) -> Self:
