@@ -2,6 +2,7 @@
 #   make demo       the full pipeline on a simulated population; writes demo/report.html
 #   make test       lint, types, import contracts and tests, without those marked nightly
 #   make test-all   the same with nightly tests: compilers, ONNX, speed scripts, long properties, documentation
+#   make dist       wheel and sdist; the wheel is tried in an empty environment
 #   make lint       lint, types and import contracts alone
 #   make clean      remove .venv and the demo
 
@@ -14,7 +15,7 @@ INSTALL := $(PIP) install --no-compile --constraint constraints.txt --editable
 # they do not compete.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 2 --dist worksteal
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all dist lint clean
 
 demo: .venv/all
 	$(BIN)/mutbert demo --output demo --force
@@ -24,6 +25,16 @@ test: lint
 
 test-all: lint
 	HYPOTHESIS_PROFILE=long $(PYTEST)
+
+dist: .venv/bin/python
+	$(PIP) install --constraint constraints.txt build twine
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet --constraint constraints.txt "$$(echo dist/*.whl)[all]" hypothesis pytest
+	build/wheel/bin/mutbert demo --output build/wheel/demo
+	build/wheel/bin/python -m pytest tests/end_to_end/test_readme.py tests/end_to_end/test_tutorial.py
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .

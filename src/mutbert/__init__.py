@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from mutbert.effects.score import ScoreReport as ScoreReport
     from mutbert.effects.score import score_variants as score_variants
     from mutbert.effects.scores import ScoreSettings as ScoreSettings
@@ -59,8 +60,6 @@ if TYPE_CHECKING:
     from mutbert.training.recipe import FinetuneRecipe as FinetuneRecipe
     from mutbert.training.recipe import PretrainRecipe as PretrainRecipe
 
-__version__ = "0.1.0"
-
 # The imports above are the one list of public names, read here as type checkers read it.
 _HOME = {
     alias.name: node.module
@@ -104,6 +103,8 @@ else:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("mutbert")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from mutbert import __version__
+import mutbert
 from mutbert.cli.command import Verb, make_app, print_result
 from mutbert.cli.environment import temporary_folder
 from mutbert.cli.inspect import print_inspected
@@ -164,7 +164,7 @@ app.add_typer(make_app("mutbert bench", _BENCH_VERBS, "The published benchmarks,
 
 def _print_version(value: bool) -> None:
     if value:
-        typer.echo(f"mutbert {__version__}")
+        typer.echo(f"mutbert {mutbert.__version__}")
         raise typer.Exit
 
 
