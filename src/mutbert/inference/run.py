@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -369,14 +369,20 @@ def run_parts(
     paths = []
     for number, item in items:
         paths.append(path := folder / f"{number:08d}.parquet")
-        if path.exists() or number % ranks != rank:
-            with reading(path, "remove it, and --resume makes it again"):
-                pl.read_parquet(path) if path.exists() else None
+        if number % ranks != rank or _is_whole(path):
             skipped(item)
         else:
-            with atomic_file(path) as partial:
+            with atomic_file(path, force=True) as partial:
                 compute(item, partial)
     return paths
+
+
+def _is_whole(part: Path) -> bool:
+    """Return whether a part is there and can be read; a damaged one is made again."""
+    with suppress(OSError, pl.exceptions.PolarsError):
+        pl.read_parquet(part)
+        return True
+    return False
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

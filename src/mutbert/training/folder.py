@@ -207,7 +207,7 @@ def _explained(run: Path) -> Iterator[None]:
     except Exception as error:
         said, own = one_line(error, 160), isinstance(error, RuntimeError | OSError | SafetensorError)
         if is_out_of_memory(error):
-            batch = "training.per_device_train_batch_size, finetune.micro_batch_size or dataloader_num_workers"
+            batch = "dataloader_num_workers, training.per_device_train_batch_size or finetune.micro_batch_size"
             what = f"out of memory ({said}); lower {batch} (the result stays the same)"
         elif getattr(error, "errno", None) in _FULL or (own and any(text in str(error) for text in _NOT_WRITTEN)):
             what = f"cannot be written, the disk is full ({said}); make room and use --resume"
