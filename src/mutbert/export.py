@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
-from mutbert.errors import InputError, one_line
+from mutbert.errors import reading
 from mutbert.files import atomic_directory, check_output
 from mutbert.model.checkpoints import local_folder, write_model
 from mutbert.reports.model_card import model_card
@@ -48,14 +46,11 @@ def export_model(
     metrics = metrics if metrics and metrics.get("version") == 2 else None
     with atomic_directory(output, force=force) as partial:
         model, *_ = write_model(folder, partial, custom_code=True)
-        try:
+        with reading(f"{folder}: {GENOMES} or {METRICS}", "remove it to go without"):
             card = model_card(
                 name or output.name, model, licence=licence, recipe=recipe,
                 genomes=genomes and genomes["genomes"], metrics=metrics,
             )  # fmt: skip
-        except (TemplateError, LookupError, TypeError, AttributeError, ValueError) as error:
-            what = f"{GENOMES} or {METRICS} lacks values ({one_line(error)}); remove it to go without"
-            raise InputError(f"{folder}: {what}") from None
         (partial / "README.md").write_text(card, encoding="utf-8")
     data = genomes or (metrics and metrics["kind"] == "finetune")
     known = {"licence": licence, "recipe": recipe, "data": data, "held-out figures": metrics}
@@ -67,7 +62,5 @@ def export_model(
 
 def _content(path: Path, parse: Callable[[str], Any]) -> Any:
     """Return the content of a file, or None where there is none."""
-    try:
+    with reading(path, "remove it to go without"):
         return parse(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); remove it to go without") from None

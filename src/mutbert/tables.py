@@ -80,9 +80,10 @@ def _download(place: str) -> tuple[Path, str]:
         offline = isinstance(error, errors.LocalEntryNotFoundError)
         if isinstance(error, errors.EntryNotFoundError) and not offline:
             raise NoSuchFileError(f"{place}: the data set has no file {parts['file']}; check its files") from None
-        reason = "is not in the cache and the Hub cannot be reached" if offline else "cannot be downloaded"
+        reason = f"cannot be downloaded ({one_line(error, 100)})"
+        reason = "is not in the cache and the Hub cannot be reached" if offline else reason
         remedy = "check the address, the network, and whether the data set asks for a login"
-        raise InputError(f"{place}: {reason} ({one_line(error, 300)}); {remedy}") from None
+        raise InputError(f"{place}: {reason}; {remedy}") from None
     # The cache keeps the files of a commit in a directory of its name.
     return path, path.parents[len(PurePosixPath(parts["file"]).parts) - 1].name
 

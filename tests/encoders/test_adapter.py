@@ -363,3 +363,11 @@ def test_of_the_plain_network_padding_and_the_others_of_a_batch_have_no_part(exa
     assert together.shape == ((len(sequences), 62, 3) if each_token else (len(sequences), 3))
     for found, wanted in zip(together, alone, strict=True):
         torch.testing.assert_close(found[: len(wanted)], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_mistyped_folder_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/smal", "random:runs/smal", "smal"):
+        with pytest.raises(InputError, match=r"\A(runs/)?smal: no such model folder; .{,100}\Z"):
+            open_encoder(name)

@@ -56,8 +56,14 @@ def test_a_failure_is_replaced_by_success_and_never_replaces_it(tmp_path):
     ("text", "message"),
     [
         ("", "is no result of a cell"),
-        ('{"version": 2}', "is no result of a cell (KeyError: 'suite'); remove it and run the grid again"),
-        (json.dumps({"version": 2, **CELL._asdict()}), "is no result of a cell (KeyError: 'metrics')"),
+        (
+            '{"version": 2}',
+            "(KeyError: 'suite'); it is no result of a cell, so remove it and run the grid again",
+        ),
+        (
+            json.dumps({"version": 2, **CELL._asdict()}),
+            "(KeyError: 'metrics'); it is no result of a cell",
+        ),
         (json.dumps({"version": 3, **CELL._asdict(), "reason": ""}), "of which mutbert reads 2; update mutbert"),
         ("\udce9", "is no result of a cell"),
     ],

@@ -22,12 +22,12 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from mutbert import alphabet
 from mutbert.encoders.inputs import BaseInputs, Inputs, PaddedWindows
 from mutbert.encoders.known import RANDOM, resolve_model
-from mutbert.errors import InputError, one_line
+from mutbert.errors import InputError, one_line, reading
 from mutbert.examples.table import Examples
 from mutbert.files import sha256_of
 from mutbert.model import MutBertConfig, MutBertTokenizer
 from mutbert.model import modeling_mutbert as models
-from mutbert.model.checkpoints import check_folder, read_checkpoint, weight_files
+from mutbert.model.checkpoints import check_folder, local_folder, read_checkpoint, weight_files
 
 Kind = Literal["body", "masked", "classifier", "token"]
 Classes = Sequence[str] | None
@@ -109,17 +109,17 @@ def open_encoder(
         check_folder(path)
     settings = {"revision": revision} if revision else {}
     own = False
-    try:
-        values, _ = transformers.PreTrainedConfig.get_config_dict(path, **settings)
+    with reading(path, "get its config.json anew"):
+        folder = local_folder(path, revision, weights=False)
+        values, _ = transformers.PreTrainedConfig.get_config_dict(folder)
         if not values:
             raise ValueError("there is no config.json, which random weights need too")
         # It has no other type of model.
         with suppress(ValueError):
-            MutBertConfig.get_config_dict(path, **settings)
+            MutBertConfig.get_config_dict(folder)
             own = "model_type" in values
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be loaded: {one_line(error)}") from None
-    if kind := MutBertEncoder if own else find_peer(values, path):
+        kind = MutBertEncoder if own else find_peer(values, path)
+    if kind:
         return kind(name or text, path, settings, values, fresh=fresh)
     if code := values.get("auto_map"):
         if not trust_remote_code:
@@ -151,7 +151,8 @@ class MutBertEncoder(Encoder):
         values |= {"num_labels": outputs} if outputs else {}
         heads = {"token": models.MutBertForTokenClassification, "classifier": models.MutBertForSequenceClassification}
         model_class: Any = heads.get(kind, models.MutBertModel)
-        config = MutBertConfig.from_pretrained(self._path, **values)
+        with reading(self._path, "get its config.json anew"):
+            config = MutBertConfig.from_pretrained(self._path, **values)
         if rope_scaling:
             try:
                 config.rope_scaling = dict(rope_scaling)

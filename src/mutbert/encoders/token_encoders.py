@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mutbert import alphabet
 from mutbert.encoders.adapter import Classes, Encoder, Kind, Scaling
 from mutbert.encoders.inputs import PaddedWindows, TokenInputs
-from mutbert.errors import InputError, one_line
+from mutbert.errors import InputError, reading
 from mutbert.examples.table import Examples
 from mutbert.model import MutBertConfig
 from mutbert.model.checkpoints import library_bars_off, load_quietly, local_folder, read_weights, without_other_head
@@ -57,7 +57,8 @@ class AutoEncoder(Encoder):
         """Return the tokens of sequences."""
         if genome is not None:
             raise InputError(f"{self.name}: reads tokens, not allele frequencies; leave the genome out for it")
-        return TokenInputs(self.tokenizer, examples, special_tokens=special_tokens and self.special_tokens, **settings)
+        own = {"special_tokens": special_tokens and self.special_tokens}
+        return self._loaded(TokenInputs, self.tokenizer, examples, **own, **settings)  # type: ignore[no-any-return]
 
     def trained_classifier(self) -> tuple[Any, bool]:
         """Return a fine-tuned model, or a probe with its model."""
@@ -144,11 +145,8 @@ class AutoEncoder(Encoder):
 
     def _loaded(self, load: Any, *arguments: Any, **settings: Any) -> Any:
         """Return what the library loads; code that comes with a checkpoint may raise anything."""
-        try:
-            with library_bars_off():
-                return load(*arguments, **settings)
-        except Exception as error:
-            raise InputError(f"{self.name}: cannot be loaded: {one_line(error)}") from error
+        with reading(self.name, "get it anew"), library_bars_off():
+            return load(*arguments, **settings)
 
 
 def most_tokens(model: Any) -> int | None:

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from mutbert.encoders.adapter import Encoder, open_encoder
-from mutbert.errors import InputError, MissingExtraError, one_line
+from mutbert.errors import InputError, MissingExtraError, one_line, reading
 from mutbert.evaluation.cells import BASELINES, HUB, Cell, EqtlCells, Made, SequenceCells, cell_of, cells_of, task_file
 from mutbert.evaluation.suites import PROTOCOLS, Suite, load_suite
 from mutbert.files import atomic_file, locked, write_json
@@ -277,14 +277,11 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     records = []
     # What a killed process leaves half-written begins with a dot.
     for path in folder.glob("*/*/*/[!.]*.json"):
-        try:
+        with reading(path, "it is no result of a cell, so remove it and run the grid again"):
             record = json.loads(path.read_bytes())
             if record["version"] != _VERSION:
                 raise ValueError(f"version {record['version']}, of which mutbert reads {_VERSION}; update mutbert")
             cell, _ = cell_of(record), REASON in record or record["metrics"][record["metric"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__}: {one_line(error, 160)}"
-            raise InputError(f"{path}: is no result of a cell ({reason}); remove it and run the grid again") from None
         if not (REASON in record and cell.path(folder).exists()):
             records.append(record)
     return sorted(records, key=cell_of)

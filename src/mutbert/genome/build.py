@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mutbert import __version__
-from mutbert.errors import InputError
+from mutbert.errors import InputError, reading
 from mutbert.files import atomic_directory, check_output, write_json
 from mutbert.genome import format as store
 from mutbert.genome import sources as inputs
@@ -101,7 +101,9 @@ def build_genome(
     if is_finished and plan.items() <= ProbabilisticGenome.open(output).manifest.items():
         return _read_report(output, vcfs)
     begun = resume and (work / "plan.json").exists()
-    if begun and plan != json.loads((work / "plan.json").read_text(encoding="utf-8")):
+    with reading(work / "plan.json", f"remove {work.parent}"):
+        is_other = begun and plan != json.loads((work / "plan.json").read_text(encoding="utf-8"))
+    if is_other:
         why = "cannot be resumed, as its files, its settings or this program have changed"
         raise InputError(f"{output}: {why}; use the same as before, or remove {work.parent}")
     with atomic_directory(output, force=force, resume=begun, keep=lambda: any(work.glob("parts/[!.]*.npz"))) as folder:
@@ -141,7 +143,8 @@ def merge_genomes(
         raise InputError(f"{output}: no genome was given; name at least one")
     check_output(output, force=force, directory=True, inputs=genomes)
     parts = [ProbabilisticGenome.open(path, check=True) for path in genomes]
-    provenance = _merge_provenance(parts)
+    with reading(f"manifest.json of {names_text(map(str, genomes))}", "build them again"):
+        provenance = _merge_provenance(parts)
     found: dict[str, ProbabilisticGenome] = {}
     for part, name in ((one, name) for one in parts for name in one.contigs):
         if name in found:

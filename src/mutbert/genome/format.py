@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mutbert.arrays import Int64, UInt8, UInt16
-from mutbert.errors import InputError
+from mutbert.errors import InputError, reading
 from mutbert.files import sha256_of
 
 Rows: TypeAlias = npt.NDArray[Any]
@@ -169,7 +169,7 @@ def read_store(path: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Co
     file = path / MANIFEST
     if not file.is_file():
         raise InputError(f"{path}: no such genome store (no {MANIFEST}); build one with 'mutbert genome build'")
-    try:
+    with reading(file, "copy or build the store again"):
         manifest = json.loads(file.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise ValueError("it does not describe a genome store")
@@ -189,8 +189,6 @@ def read_store(path: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Co
             found[contig.name] = contig
         if len(found) < max(len(manifest["contigs"]), 1):
             raise ValueError("it has no contigs, or two of one name")
-    except (LookupError, TypeError, OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); copy or build the store again") from None
     return manifest, found, arrays
 
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from mutbert.arrays import Int64, UInt16
-from mutbert.errors import InputError
+from mutbert.errors import InputError, reading
 from mutbert.files import atomic_file
 from mutbert.genome.sources import FILTERS, Calls, Source, find_calls
 from mutbert.genome.store import ProbabilisticGenome
@@ -36,6 +36,7 @@ _MISMATCHES: Final = 0.01
 _FEWEST_RECORDS, _UNITS_A_WORKER = 20_000, 8
 # Of a group of consecutive contigs, if it has more than one: short contigs are merged together.
 _GROUP_BASES, _GROUP_CONTIGS = 8_000_000, 500
+_ANEW: Final = "remove it, and --resume reads its records again"
 
 _OF_A_PERSON: Final = {
     "contig not in the FASTA": "contig not in the genome",
@@ -99,7 +100,7 @@ class Population:
                             if unit.group == group:
                                 found[unit.file].update(next(tallies))
                         self._merge(group, found, min_frequency)
-                    with np.load(part) as merged:
+                    with reading(part, _ANEW), np.load(part) as merged:
                         for tally, more in zip(self.tallies, json.loads(str(merged["tallies"])), strict=True):
                             tally.update({(kind, name): number for (kind, name), number in more})
             finally:
@@ -123,7 +124,7 @@ class Population:
     def variants(self) -> Iterator[tuple[str, Int64, UInt16]]:
         """Yield each contig's positions and frequencies."""
         for path in self._parts:
-            with np.load(path) as part:
+            with reading(path, _ANEW), np.load(path) as part:
                 slot_V, row_V4 = part["slots"], part["frequencies"]
             for contig in np.unique(self._genome.contig_at(slot_V)).tolist():
                 start, length = self._genome.slots[contig]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import gzip
 import re
+import select
+import signal
+import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import dropwhile, islice
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
-
-import pysam
-import pysam.bcftools
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, TypeAlias
 
 from mutbert.errors import InputError
 from mutbert.files import check_input
@@ -55,6 +55,9 @@ with open(sys.argv[1], "rb") as file:
     if start and kept[start] != 35 and (kept[start:] + end).count(b"\\t") < 7:
         sys.exit("the last line has fewer than 8 columns")
 """
+_SILENT: Final = 30  # seconds of a child that neither reads nor writes; twice so long is the end of it
+# Nothing of an index is read in this process, which a damaged one could end.
+_COUNTS: Final = "import sys, pysam.bcftools; sys.stdout.write(pysam.bcftools.index('--stats', sys.argv[1]))"
 # What begins a line that explains a failure, the cause of others first.
 _CAUSES: Final = (r"(EOFError|zlib\.error|gzip\.BadGzipFile): ", r"\[E::\w+\] ", r".*stderr=")
 _LISTED: Final = "{listed}"  # in a command, the file with the samples' names
@@ -75,8 +78,7 @@ class VcfHeader(NamedTuple):
 def read_header(path: Path) -> VcfHeader:
     """Return what a VCF or BCF file declares, whatever its compression."""
     check_input(path, "VCF")
-    text = _run_here(pysam.bcftools.view, "-h", "--no-version", str(path.absolute()))
-    text = text or b"".join(read_lines(path, header=True)).decode("utf-8", "replace")  # where it fails: explained
+    text = b"".join(read_lines(path, header=True)).decode("utf-8", "replace")
     declared: dict[str, dict[str, dict[str, str]]] = {"INFO": {}, "FORMAT": {}, "FILTER": {}, "contig": {}}
     for kind, body in _DECLARED.findall(text):
         values = dict(_ATTRIBUTE.findall(body))
@@ -228,8 +230,12 @@ def count_by_index(path: Path) -> dict[str, int] | None:
     if not _indices(path) or older_index(path) is not None:
         return None
     # An index without counts, of another kind, or damaged is as none.
-    lines = _run_here(pysam.bcftools.index, "--stats", str(path.absolute())).splitlines()
-    return {name: int(number) for name, _, number in map(str.split, lines)} or None
+    with suppress(ValueError, TimeoutExpired):
+        command = [sys.executable, "-P", "-c", _COUNTS, str(path.absolute())]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=_SILENT)
+        lines = done.stdout.decode().splitlines() if not done.returncode else []
+        return {name: int(number) for name, _, number in (line.split("\t") for line in lines)} or None
+    return None
 
 
 def older_index(path: Path) -> Path | None:
@@ -251,15 +257,6 @@ def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile:
     return gzip.open(path) if check_input(path, "VCF") else path.open("rb")
 
 
-def _run_here(command: Callable[..., Any], *words: str) -> str:
-    """Return what a quick command of bcftools prints; nothing where it fails."""
-    with ExitStack() as stack, suppress(pysam.SamtoolsError, OSError):
-        stack.callback(pysam.set_verbosity, pysam.set_verbosity(0))
-        text = command(*words)
-        return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")
-    return ""
-
-
 def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) -> Generator[bytes, None, None]:
     """Yield whole lines, many at a time, of what commands of bcftools print of a file, each reading the one before."""
     with tempfile.NamedTemporaryFile() as names, tempfile.TemporaryFile() as errors, ExitStack() as stack:
@@ -271,16 +268,15 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
             # -P: nothing is imported from the working directory.
             command = [sys.executable, "-P", "-c", *script, "-" if children else str(path.absolute())]
             given = children[-1].stdout if children else None
-            child = Popen(command, pipesize=_PIPE_BYTES, stdin=given or DEVNULL, stdout=PIPE, stderr=errors)
+            child = Popen(command, bufsize=0, pipesize=_PIPE_BYTES, stdin=given or DEVNULL, stdout=PIPE, stderr=errors)
             if given is not None:
                 given.close()  # so that a command ends where the next one has
             children.append(stack.enter_context(child))
             stack.callback(child.kill)
         import polars as pl  # noqa: F401  # loaded while the child starts to read; the functions that use it follow
 
-        output, last, rest = children[-1].stdout, b"", b""
-        assert output is not None
-        while block := output.read(_BLOCK_BYTES):
+        last, rest = b"", b""
+        for block in _blocks(path, children):
             lines, end, rest = (rest + block).rpartition(b"\n")
             if end:
                 last = lines[lines.rfind(b"\n") + 1 :]
@@ -290,10 +286,40 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
             said = errors.read().decode("utf-8", "replace").splitlines() or [f"it ended with status {failed[0]}"]
             why = next((line for cause in _CAUSES for line in said if re.match(cause, line)), said[-1])
             why = re.sub(rf"^({'|'.join(_CAUSES)})|\\n'?$", "", why)
+            # A child whose reader has ended is ended by SIGPIPE.
+            if killed := [signal.Signals(-one).name for one in failed if one < 0 and -one != signal.SIGPIPE]:
+                memory = ", perhaps as memory ran out: use fewer --workers" if "SIGKILL" in killed else ""
+                why = f"htslib was ended by {killed[0]}{memory}"
             why = (_find_odd_line(path) if "parse" in why and "#CHROM" not in why else "") or why
             after = b":".join(last.split(b"\t")[:2]).decode("utf-8", "replace")
             text = f"cannot be read as VCF{f' after {after}' if after else ''} ({why})"
             raise InputError(f"{path}: {text}; check that it is one, and complete")
+
+
+def _blocks(path: Path, children: Sequence[Popen[bytes]]) -> Iterator[bytes]:
+    """Yield what the last child prints; raise InputError where all of them have stopped without an end."""
+    output, block, before = children[-1].stdout, b"", object()
+    assert output is not None
+    while True:
+        while not select.select([output], [], [], _SILENT)[0]:
+            counts = [_transferred(child) for child in children]
+            if counts == before:
+                raise InputError(f"{path}: htslib neither reads on nor ends; index it anew, or copy it again")
+            before = counts
+        more = output.read(_BLOCK_BYTES)
+        block += more or b""
+        if block and (not more or len(block) >= _BLOCK_BYTES):
+            yield block
+            block = b""
+        if not more:
+            return
+
+
+def _transferred(child: Popen[bytes]) -> object:
+    """Return how much a process has read and written; where the system does not count it, what equals nothing."""
+    with suppress(OSError):
+        return Path(f"/proc/{child.pid}/io").read_text(encoding="ascii").partition("syscr")[0]
+    return object()
 
 
 def _find_odd_line(path: Path) -> str:

@@ -9,12 +9,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
 
 from mutbert import alphabet
@@ -22,7 +23,7 @@ from mutbert.arrays import Float32, Float64, Int64, list_ranges
 from mutbert.encoders.adapter import takes_mask
 from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows, find_members
 from mutbert.encoders.known import resolve_model
-from mutbert.errors import InputError, is_out_of_memory
+from mutbert.errors import InputError, is_out_of_memory, reading
 from mutbert.files import atomic_file, check_output, locked, mark_directory, write_json
 from mutbert.genome.population import read_person
 from mutbert.genome.store import ProbabilisticGenome
@@ -178,10 +179,13 @@ def run_batches(
                 raise InputError(f"{name(int(first))}: {what}; use --precision fp32, or another model")
             if advance is not None:
                 advance(len(rows))
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         # Of a run, its folder has more to report.
-        if training or not is_out_of_memory(error):
+        if training or isinstance(error, InputError):
             raise
+        if not is_out_of_memory(error):
+            with reading(model_name(model), "its configuration and its weights may not fit each other"):
+                raise
         what = f"out of memory in a batch of {len(rows)} sequences of up to {length_N[rows].max():,} tokens"
         remedy = "lower --batch-size (or finetune.micro_batch_size), or use shorter sequences, or --context"
         raise InputError(f"{what}; {remedy}") from None
@@ -342,7 +346,9 @@ def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False,
         elif not resume:
             goes_on = f"use --resume to go on from part {len(list(folder.glob(_PARTS))) + 1}"
             raise InputError(f"{folder}: has a stopped run; {goes_on}, or choose another output")
-        elif found := "; ".join(differences(json.loads(path.read_text(encoding="utf-8")), plan)):
+        with reading(path, f"remove {folder}"):
+            found = "; ".join(differences(json.loads(path.read_text(encoding="utf-8")), plan))
+        if found:
             raise InputError(f"{output}: cannot be resumed: {found}; use the same, or choose another output")
         try:
             yield folder
@@ -363,12 +369,20 @@ def run_parts(
     paths = []
     for number, item in items:
         paths.append(path := folder / f"{number:08d}.parquet")
-        if path.exists() or number % ranks != rank:
+        if number % ranks != rank or _is_whole(path):
             skipped(item)
         else:
-            with atomic_file(path) as partial:
+            with atomic_file(path, force=True) as partial:
                 compute(item, partial)
     return paths
+
+
+def _is_whole(part: Path) -> bool:
+    """Return whether a part is there and can be read; a damaged one is made again."""
+    with suppress(OSError, pl.exceptions.PolarsError):
+        pl.read_parquet(part)
+        return True
+    return False
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -17,13 +17,13 @@ from typing import Any, Final, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from mutbert import alphabet
-from mutbert.errors import InputError, one_line
+from mutbert.errors import InputError, one_line, reading
 from mutbert.files import atomic_directory, check_output
 from mutbert.model import modeling_mutbert as models
 from mutbert.model.configuration_mutbert import MutBertConfig
@@ -72,13 +72,9 @@ def read_checkpoint(
 
 
 def _loaded(path: str | Path, load: Callable[..., Any], /, *arguments: Any, **settings: Any) -> Any:
-    """Return what a library loads of a path, whose errors are of many kinds."""
-    try:
+    """Return what a library loads of a path."""
+    with reading(path, "get it anew"):
         return load(*arguments, **settings)
-    except Exception as error:
-        # Without torch's own remedy, which is to trust the file.
-        text = one_line(error).partition(" This file can still be loaded")[0]
-        raise InputError(f"{path}: cannot be read: {text[:300]}") from None
 
 
 def without_other_head(
@@ -128,11 +124,11 @@ def _check_fit(path: str | Path, tokenizer: Path, model: Any, info: dict[str, An
 
 def check_folder(path: str | Path) -> None:
     """Raise InputError for a local folder that is missing or holds no model; names of Hub repositories pass."""
-    folder, problem, remedy = Path(path), "", "give one that save_pretrained has written"
+    if _is_repository(path):
+        return
+    folder, problem, remedy = local_folder(path), "", "give one that save_pretrained has written"
     small = (file for file in folder.glob("*.*") if file.is_file() and file.stat().st_size < 1024)
-    if not folder.exists():
-        problem = "" if _is_repository(path) else "no such model folder"
-    elif pointers := [file.name for file in small if file.read_bytes().startswith(b"version https://git-lfs.")]:
+    if pointers := [file.name for file in small if file.read_bytes().startswith(b"version https://git-lfs.")]:
         problem, remedy = f"{min(pointers)} is a pointer of Git LFS to the file", "fetch it with 'git lfs pull'"
     elif (folder / MODEL / "config.json").is_file() and not (folder / "config.json").is_file():
         problem, remedy = "the folder of a run", f"use {folder / MODEL}"
@@ -147,12 +143,15 @@ def check_folder(path: str | Path) -> None:
 
 
 def _is_repository(source: str | Path) -> bool:
-    return isinstance(source, str) and source.count("/") == 1 and not Path(source).exists() and source[0] != "/"
+    return isinstance(source, str) and source.count("/") == 1 and not Path(source).parent.is_dir() and source[0] != "/"
 
 
 def local_folder(source: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
     """Return a model's folder, fetched from the Hub where it is not on this machine, with its weights if asked for."""
     if not _is_repository(source):
+        if not Path(source).exists():
+            remedy = "check it, or name a repository of the Hub as OWNER/NAME, where no folder OWNER is"
+            raise InputError(f"{source}: no such model folder; {remedy}")
         return Path(source)
     files = ["*.json", "*.yaml", "vocab.txt", *["model*.safetensors"] * weights]
     try:
@@ -161,7 +160,8 @@ def local_folder(source: str | Path, revision: str | None = None, *, weights: bo
         if weights and not any(Path(found).glob("model*.safetensors")):
             found = snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        raise InputError(f"{source}: no such folder, and the Hub gives no repository: {one_line(error, 300)}") from None
+        why = "cannot be reached" if isinstance(error, LocalEntryNotFoundError) else f"has none: {one_line(error, 100)}"
+        raise InputError(f"{source}: no such folder, and as a repository OWNER/NAME, the Hub {why}; check it") from None
     return Path(found)
 
 

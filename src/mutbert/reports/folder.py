@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import mutbert
-from mutbert.errors import InputError, one_line
+from mutbert.errors import InputError, reading
 from mutbert.run_folder import HISTORY, METRICS, RECIPE
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def report(folder: str | Path, *, force: bool = True) -> Path:
             kind = read_record(path)["kind"]
             if kind not in _PAGES:
                 raise InputError(f"{path}: kind is {kind!r}; it must be one of {', '.join(_PAGES)}")
-            page: Path = import_module(f"mutbert.reports.{_PAGES[kind]}").write_page_of(folder, force=force)
+            with reading(f"{path} and what lies with it", "repeat the run that wrote them"):
+                page: Path = import_module(f"mutbert.reports.{_PAGES[kind]}").write_page_of(folder, force=force)
             return page
     if (earlier := folder / "held_out.json").exists():
         raise InputError(f"{earlier}: was written by another version of mutbert; repeat the run that wrote it")
@@ -64,10 +65,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], History, str]:
 
 
 def _read(path: Path) -> Any:
-    try:
+    with reading(path, "choose the folder of a finished run"):
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); choose the folder of a finished run") from None
 
 
 def known(values: Mapping[str, float | None]) -> dict[str, float]:

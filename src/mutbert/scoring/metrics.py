@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from mutbert.arrays import Bool, Float64, Int64
-from mutbert.errors import InputError, one_line
+from mutbert.errors import InputError, reading
 from mutbert.files import atomic_file
 
 WeightedMetric = Callable[[Float64], Float64]  # of weights (R, N), whole numbers from 0 on, to (R,)
@@ -330,10 +330,8 @@ def write_predictions(
 
 def read_predictions(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the labels and the scores that `write_predictions` wrote."""
-    try:
+    with reading(path, "remake it with the run that wrote it"):
         frame = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); remake it with the run that wrote it") from None
     arrays = []
     for kind in ("label", "score"):
         several = frame.select(f"^{kind}(_.*)?$")

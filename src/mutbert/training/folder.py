@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 import mutbert
 from mutbert import files
-from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
+from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line, reading
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.run_folder import CHECKPOINTS, HISTORY, METRICS, MODEL, PROVENANCE, RECIPE, REPORT, RUN_FILES, WRITING
 from mutbert.settings import Settings, read_settings
@@ -83,7 +83,9 @@ class Run:
         if not (self.folder / METRICS).is_file():
             return None
         self._check_same()
-        metrics, history = (json.loads((self.folder / name).read_text(encoding="utf-8")) for name in (METRICS, HISTORY))
+        with reading(self.folder, f"remove {METRICS}, and --resume ends the run again"):
+            texts = ((self.folder / name).read_text(encoding="utf-8") for name in (METRICS, HISTORY))
+            metrics, history = map(json.loads, texts)
         PartialState().print(f"{self.folder}: the run is finished; nothing is left to resume", file=sys.stderr)
         page = self.folder / REPORT
         return RunResult(self.folder / MODEL, metrics, history, page if page.is_file() else None)
@@ -205,7 +207,7 @@ def _explained(run: Path) -> Iterator[None]:
     except Exception as error:
         said, own = one_line(error, 160), isinstance(error, RuntimeError | OSError | SafetensorError)
         if is_out_of_memory(error):
-            batch = "training.per_device_train_batch_size or finetune.micro_batch_size"
+            batch = "dataloader_num_workers, training.per_device_train_batch_size or finetune.micro_batch_size"
             what = f"out of memory ({said}); lower {batch} (the result stays the same)"
         elif getattr(error, "errno", None) in _FULL or (own and any(text in str(error) for text in _NOT_WRITTEN)):
             what = f"cannot be written, the disk is full ({said}); make room and use --resume"

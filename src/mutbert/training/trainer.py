@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
@@ -11,7 +12,7 @@ import torch
 import transformers
 from pydantic import TypeAdapter, ValidationError
 
-from mutbert.errors import InputError, one_line
+from mutbert.errors import InputError, one_line, reading
 from mutbert.files import write_json
 from mutbert.model.checkpoints import library_bars_off
 from mutbert.progress import progress_bar
@@ -90,16 +91,27 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
 
     def run(self, records: Callable[[Path], None], step: int, *, show: bool) -> dict[str, float]:
         """Train, on from the checkpoint of a step unless it is 0, and return the library's measures of the training."""
-        self._records, self._latest = records, dict[str, float]()
+        self._records, self._latest, self._has_stepped = records, dict[str, float](), False
         left, show = self.args.max_steps - step, show and self.is_world_process_zero()
-        with library_bars_off(), progress_bar("training", left, unit="steps", show=show) as self._advance:
-            self.add_callback(self)
-            measured: dict[str, float] = self.train(str(checkpoint_of(self.folder, step)) if step else None).metrics
+        self._read = checkpoint_of(self.folder, step) if step else None
+        try:
+            with library_bars_off(), progress_bar("training", left, unit="steps", show=show) as self._advance:
+                self.add_callback(self)
+                measured: dict[str, float] = self.train(self._read and str(self._read)).metrics
+        except Exception:
+            remedy = "remove it, and --resume goes on from an earlier one" if step else "get it anew"
+            # Until the first step is done, what was read shows whether it serves.
+            name = self._read or self.model.name_or_path or "model"
+            with nullcontext() if self._has_stepped else reading(name, remedy):
+                raise
         return measured
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Evaluate a step that a run was stopped after: the checkpoint was saved, and all that follows was not."""
         args, state, step = self.args, self.state, self.state.global_step
+        if self._read and checkpoint_of(self.folder, step) != self._read:
+            raise ValueError(f"trainer_state.json is of step {step}")
+        history_of(state.log_history)
         # Where the run was started, its folder may have had another path.
         if state.best_global_step and (best := checkpoint_of(self.folder, state.best_global_step)).is_dir():
             state.best_model_checkpoint = str(best)
@@ -111,6 +123,7 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Log before a checkpoint, which does not hold the losses since the last log; show progress."""
+        self._has_stepped = True
         self.control.should_log = self.control.should_log or self.control.should_save
         names = [name for name in ("loss", f"eval_{self.args.metric_for_best_model}") if name in self._latest]
         notes = (f"{name.replace('eval_', 'evaluation ')} {self._latest[name]:.4f}" for name in names)
