@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -22,7 +22,7 @@ from mutbert.arrays import Float32, Float64, Int64, list_ranges
 from mutbert.encoders.adapter import takes_mask
 from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows, find_members
 from mutbert.encoders.known import resolve_model
-from mutbert.errors import InputError, is_out_of_memory
+from mutbert.errors import FinishedError, InputError, is_out_of_memory
 from mutbert.files import atomic_file, check_output, locked, mark_directory, write_json
 from mutbert.genome.population import read_person
 from mutbert.genome.store import ProbabilisticGenome
@@ -39,6 +39,7 @@ NO_ROWS: Final = np.zeros(0, dtype=np.int64)
 _TOKENS: Final = 1 << 16  # of a batch at most, padding included
 _PLAN: Final = "plan.json"
 _PARTS: Final = "[0-9]*"
+_MARK: Final = "user.mutbert"  # an attribute of finished outputs, on file systems that have any: what they are made of
 
 
 def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Model], **overrides: Any) -> Model:
@@ -322,14 +323,38 @@ def parts_path(output: Path) -> Path:
 
 
 def was_stopped(output: Path) -> bool:
-    """Return whether a run of this output can be resumed."""
-    return (parts_path(output) / _PLAN).exists()
+    """Return whether a run of this output can be resumed, or is finished."""
+    return (parts_path(output) / _PLAN).exists() or _mark_of(output) is not None
+
+
+def check_done(output: Path, plan: Mapping[str, Any], outputs: Collection[Path] = (), *, force: bool) -> None:
+    """Raise FinishedError where nothing is left to resume, InputError where another command has written an output."""
+    is_stopped = (parts_path(output) / _PLAN).exists()
+    marks = {_mark_of(one) for one in outputs or [output]}
+    if marks == {_digest(plan)} and not is_stopped:
+        raise FinishedError(f"{output}: the run is finished; nothing is left to resume")
+    if not (is_stopped or force or marks == {None}):
+        raise InputError(f"{output}: exists already, of another command; choose another output")
+
+
+def _mark_of(output: Path) -> bytes | None:
+    with suppress(OSError, AttributeError):
+        return os.getxattr(output, _MARK)
+    return None
+
+
+def _digest(plan: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).digest()
 
 
 @contextmanager
-def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False, force: bool = False) -> Iterator[Path]:
+def parts_folder(
+    output: Path, plan: Mapping[str, Any], outputs: Collection[Path] = (), *, resume: bool = False, force: bool = False
+) -> Iterator[Path]:
     """Yield the locked directory of an output's parts, removed when the block ends well, or without a finished part."""
     folder = parts_path(output)
+    if resume:
+        check_done(output, plan, outputs, force=force)
     check_output(folder, force=True, directory=True)
     folder.mkdir(exist_ok=True)
     with locked(folder, output):
@@ -352,6 +377,9 @@ def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False,
             else:
                 shutil.rmtree(folder)
             raise
+        for one in outputs or [output]:
+            with suppress(OSError, AttributeError):
+                os.setxattr(one, _MARK, _digest(plan))
         shutil.rmtree(folder)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from mutbert.errors import InputError
+from mutbert.errors import InputError, printable
 from mutbert.files import atomic_file, check_output
 from mutbert.reports.page import Section, counted
 
@@ -38,8 +38,10 @@ _STYLE: Any = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Hold the look of figures while they are made and written."""
-    with mpl.rc_context(_STYLE):
+    """Hold the look of figures while they are made and written, whatever a matplotlibrc asks for, such as LaTeX."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
         yield
 
 
@@ -85,7 +87,7 @@ def svg(figure: Figure, title: str, legend: Sequence[Any] = ()) -> str:
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": f"mutbert {title}"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    drawing = printable(re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL))
     drawing = drawing[drawing.index("<svg") :]
     # Every group has an identifier, the same in every figure; only those that are referred to are of use.
     used = set(re.findall(r"#([\w-]+)", drawing))

@@ -172,7 +172,7 @@ def _commit(folder: Path) -> str | None:
     """Return the commit of a checkout of this package, with ``+`` where files differ from it."""
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
+        command = ["git", "--no-optional-locks", "-C", str(folder), *words]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
 
     try:

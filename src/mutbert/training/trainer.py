@@ -88,14 +88,13 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
         useless = f"checkpoints from step {step} on are of no use"
         return InputError(f"{what}, so the run was stopped and {useless}; {remedy}")
 
-    def run(self, records: Callable[[Path], None], step: int, *, show: bool) -> dict[str, float]:
-        """Train, on from the checkpoint of a step unless it is 0, and return the library's measures of the training."""
+    def run(self, records: Callable[[Path], None], step: int, *, show: bool) -> None:
+        """Train, on from the checkpoint of a step unless it is 0."""
         self._records, self._latest = records, dict[str, float]()
         left, show = self.args.max_steps - step, show and self.is_world_process_zero()
         with library_bars_off(), progress_bar("training", left, unit="steps", show=show) as self._advance:
             self.add_callback(self)
-            measured: dict[str, float] = self.train(str(checkpoint_of(self.folder, step)) if step else None).metrics
-        return measured
+            self.train(str(checkpoint_of(self.folder, step)) if step else None)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Evaluate a step that a run was stopped after: the checkpoint was saved, and all that follows was not."""
