@@ -87,12 +87,12 @@ def svg(figure: Figure, title: str, legend: Sequence[Any] = ()) -> str:
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": f"mutbert {title}"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    drawing = printable(re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL))
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
     drawing = drawing[drawing.index("<svg") :]
     # Every group has an identifier, the same in every figure; only those that are referred to are of use.
     used = set(re.findall(r"#([\w-]+)", drawing))
     drawing = re.sub(r'(<[^<>]*?) id="([^"]*)"', lambda found: found[0] if found[2] in used else found[1], drawing)
-    return drawing.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    return printable(drawing.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))
 
 
 def check_figures(outputs: Iterable[str | Path], *, force: bool, inputs: Iterable[Any] = ()) -> list[Path]:
