@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -23,7 +23,7 @@ from mutbert.encoders.adapter import takes_mask
 from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows, find_members
 from mutbert.encoders.known import resolve_model
 from mutbert.errors import FinishedError, InputError, is_out_of_memory
-from mutbert.files import atomic_file, check_output, locked, mark_directory, write_json
+from mutbert.files import atomic_file, check_output, locked, mark_directory, mark_of, read_mark, set_mark, write_json
 from mutbert.genome.population import read_person
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertPreTrainedModel
@@ -39,7 +39,6 @@ NO_ROWS: Final = np.zeros(0, dtype=np.int64)
 _TOKENS: Final = 1 << 16  # of a batch at most, padding included
 _PLAN: Final = "plan.json"
 _PARTS: Final = "[0-9]*"
-_MARK: Final = "user.mutbert"  # an attribute of finished outputs, on file systems that have any: what they are made of
 
 
 def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Model], **overrides: Any) -> Model:
@@ -324,27 +323,17 @@ def parts_path(output: Path) -> Path:
 
 def was_stopped(output: Path) -> bool:
     """Return whether a run of this output can be resumed, or is finished."""
-    return (parts_path(output) / _PLAN).exists() or _mark_of(output) is not None
+    return (parts_path(output) / _PLAN).exists() or read_mark(output) is not None
 
 
 def check_done(output: Path, plan: Mapping[str, Any], outputs: Collection[Path] = (), *, force: bool) -> None:
     """Raise FinishedError where nothing is left to resume, InputError where another command has written an output."""
     is_stopped = (parts_path(output) / _PLAN).exists()
-    marks = {_mark_of(one) for one in outputs or [output]}
-    if marks == {_digest(plan)} and not is_stopped:
+    marks = {read_mark(one) for one in outputs or [output]}
+    if marks == {mark_of(plan)} and not is_stopped:
         raise FinishedError(f"{output}: the run is finished; nothing is left to resume")
     if not (is_stopped or force or marks == {None}):
         raise InputError(f"{output}: exists already, of another command; choose another output")
-
-
-def _mark_of(output: Path) -> bytes | None:
-    with suppress(OSError, AttributeError):
-        return os.getxattr(output, _MARK)
-    return None
-
-
-def _digest(plan: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).digest()
 
 
 @contextmanager
@@ -378,8 +367,7 @@ def parts_folder(
                 shutil.rmtree(folder)
             raise
         for one in outputs or [output]:
-            with suppress(OSError, AttributeError):
-                os.setxattr(one, _MARK, _digest(plan))
+            set_mark(one, mark_of(plan))
         shutil.rmtree(folder)
 
 
