@@ -1,5 +1,6 @@
 """What a user can get wrong, said in one line."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
@@ -8,6 +9,10 @@ from importlib import import_module
 
 class InputError(ValueError):
     """Input that cannot be used; its one line names the file, the position in it and the remedy."""
+
+
+class FinishedError(InputError):
+    """A run that is to be resumed is finished; the program ends with status 0."""
 
 
 class MissingExtraError(ImportError):
@@ -54,4 +59,9 @@ def reading(path: object, remedy: str = "copy or make it again") -> Iterator[Non
 
 def one_line(error: object, most: int = 1000) -> str:
     """Return the message of a library's error, or another text, as one line of at most so many characters."""
-    return " ".join(str(error).split())[:most]
+    return printable(" ".join(str(error).split())[:most])
+
+
+def printable(text: str) -> str:
+    """Return text with escapes for control characters, which a terminal would obey and XML cannot hold."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e]", lambda found: ascii(found[0])[1:-1], text)

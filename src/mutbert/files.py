@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from mutbert.errors import InputError, one_line
 
-_MARKER, _LOCK = ".mutbert.json", ".lock"
+_MARKER, _LOCK, _ATTRIBUTE = ".mutbert.json", ".lock", "user.mutbert"
 _BLOCK: Final = 1 << 20
 # The empty block that ends every complete BGZF file (SAM specification, section 4.1.2).
 _BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -201,6 +201,24 @@ def _finish(file: Path, mode: int) -> None:
     set_mode(file, mode)
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
+
+
+def mark_of(origin: Any) -> bytes:
+    """Return the mark of files that are made of some values."""
+    return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).digest()
+
+
+def set_mark(path: Path, mark: bytes) -> None:
+    """Set the mark of a file, an attribute; file systems without any ignore it."""
+    with suppress(OSError, AttributeError):
+        os.setxattr(path, _ATTRIBUTE, mark)
+
+
+def read_mark(path: Path) -> bytes | None:
+    """Return the mark of a file, or None where it has none."""
+    with suppress(OSError, AttributeError):
+        return os.getxattr(path, _ATTRIBUTE)
+    return None
 
 
 def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str:

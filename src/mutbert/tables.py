@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pysam
 
-from mutbert.errors import InputError, one_line, require
+from mutbert.errors import InputError, one_line, printable, require
 from mutbert.files import check_input, sha256_of
 from mutbert.regions import names_text
 
@@ -195,7 +195,7 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
         decimals = [name for name in names if found[name].item()]
         frame = frame.with_columns(pl.col(decimals).str.replace(",", ".", literal=True))
         commas = f"; decimal commas in {listed_names(decimals)}" if decimals else ""
-        print(f"{place}: columns are separated by semicolons{commas}", file=sys.stderr)  # noqa: T201
+        print(f"{place}: columns are separated by semicolons{printable(commas)}", file=sys.stderr)  # noqa: T201
     return frame.insert_column(0, pl.Series(LINE, line_R[1:], dtype=pl.UInt32))
 
 

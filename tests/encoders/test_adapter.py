@@ -197,7 +197,7 @@ def test_code_of_a_checkpoint_runs_only_where_it_is_trusted(copied, add_code, ki
     model = open_encoder(folder, trust_remote_code=True).classifier(2, 20)
     assert type(model).__name__ == "OtherModel"
     assert witness.exists()
-    assert f"{folder}: runs code that comes with the checkpoint, " in capfd.readouterr().err
+    assert f"{folder}: runs code that comes with the checkpoint, code.py " in capfd.readouterr().err
     trusted = FinetuneRecipe(model=str(folder), train="x.csv", output="x", trust_remote_code=True)
     assert "trust_remote_code: false" in trusted.as_yaml()  # which a run's folder has
 

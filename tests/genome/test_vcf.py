@@ -174,13 +174,6 @@ def test_the_frequency_fields_are_found(tmp_path, fields, samples, wanted, outco
         assert find_frequencies(path, read_header(path), wanted) == outcome
 
 
-def test_nothing_is_imported_from_the_working_directory(tmp_path, write_vcf, monkeypatch):
-    path = write_vcf(tmp_path / "x.vcf", RECORDS)
-    (tmp_path / "pysam.py").write_text("raise SystemExit(3)")
-    monkeypatch.chdir(tmp_path)
-    assert len(read(path)) == len(RECORDS)
-
-
 @pytest.mark.parametrize("odd", ["z\t3", "c\t3"])
 def test_genotypes_are_counted_whatever_the_header_declares(tmp_path, odd):
     """AC and AN of the file are not believed; what is not declared, a contig or a field, comes after many records."""

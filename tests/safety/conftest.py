@@ -56,3 +56,9 @@ def inputs(tmp_path_factory):
         text = (folder / "table.csv").read_text().replace("poor", "0").replace("rich", "1")
         (folder / "tasks" / "first" / f"{split}.csv").write_text(text)
     return folder
+
+
+@pytest.fixture(scope="session")
+def every_write():
+    """The commands that write, by name."""
+    return WRITES

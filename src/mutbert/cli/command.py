@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from mutbert.cli.environment import running_on, streamed
-from mutbert.errors import InputError
+from mutbert.errors import InputError, printable
 
 # Help of parameters that many functions share, where a docstring has none of their own.
 _SHARED = {
@@ -86,12 +86,12 @@ def print_result(result: Any) -> None:
         elif isinstance(first, str) and " " in first:
             _print_entries(f"{label}:", values)
         elif value not in (None, "", [], {}):
-            typer.echo(f"{label}: {_text(value)}")
+            typer.echo(printable(f"{label}: {_text(value)}"))
 
 
 def _print_entries(title: str, entries: Sequence[str]) -> None:
     more = [f"and {len(entries) - 30:,} more"] * (len(entries) > 30)
-    typer.echo("\n  ".join([title, *entries[:30], *more]))
+    typer.echo(printable("\n  ".join([title, *entries[:30], *more])))
 
 
 def _text(value: Any) -> str:
@@ -105,7 +105,7 @@ def _text(value: Any) -> str:
 def _print_records(records: Iterable[Mapping[str, Any]]) -> None:
     """Print what became of the records of each VCF file."""
     for counts in records:
-        typer.echo(f"{counts['file']}, frequencies from {counts['frequency_from']}")
+        typer.echo(printable(f"{counts['file']}, frequencies from {counts['frequency_from']}"))
         rows = {name: counts[name] for name in ("read", "used")} | counts["not_used"]
         shares = ((name, f"{number:,}", f"{number / max(counts['read'], 1):.2%}") for name, number in rows.items())
         print_table(("records", "number", "share"), shares)
@@ -118,7 +118,7 @@ def _print_records(records: Iterable[Mapping[str, Any]]) -> None:
 def print_table(header: Iterable[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; the first column is to the left and the others to the right."""
     # By hand, as a library for it takes longer to import than many a command takes.
-    lines = [list(map(str, row)) for row in (tuple(header), *rows)]
+    lines = [[printable(str(cell)) for cell in row] for row in (tuple(header), *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *others in lines:
         cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]

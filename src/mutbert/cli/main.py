@@ -20,7 +20,7 @@ import mutbert
 from mutbert.cli.command import Verb, make_app, print_result
 from mutbert.cli.environment import temporary_folder
 from mutbert.cli.inspect import print_inspected
-from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
+from mutbert.errors import FinishedError, InputError, MissingExtraError, is_out_of_memory, one_line, printable
 
 Function = Callable[..., Any]
 _REMEDIES = {
@@ -49,7 +49,7 @@ def _print_run(result: Any) -> None:
 
 def _print_suites(found: dict[str, Any]) -> None:
     for suite in found["suites"]:
-        typer.echo(f"{suite['name']}: {suite['title']}\n  {suite['source']}".rstrip())
+        typer.echo(printable(f"{suite['name']}: {suite['title']}\n  {suite['source']}").rstrip())
         tasks = [
             {"task": one["name"], "problem": one["problem"], "classes": len(one["classes"]), "bases": one["length"],
              "metric": one["metric"] or suite["metric"]} for one in suite["tasks"]
@@ -75,7 +75,7 @@ def _print_effects(result: dict[str, Any]) -> None:
         compared = f"{part['compared']:,} of {part['variants']:,} variants are compared"
         if part["compared_positives"] is not None:
             compared += f", {part['compared_positives']:,} are {part['target']}"
-        typer.echo(f"{part['target']}: {compared}; {part['why']}".removesuffix("; "))
+        typer.echo(printable(f"{part['target']}: {compared}; {part['why']}").removesuffix("; "))
         ends = [f"{metric}{end}" for metric in result["metrics"] for end in ("", "_low", "_high")]
         print_result({"rows": [{name: row[name] for name in ("predictor", "end", *ends)} for row in part["rows"]]})
     what = "higher numbers" if result["problem"] == "regression" else "the class"
@@ -269,7 +269,7 @@ def run_grid(function: Function, **options: Any) -> dict[str, Any]:
         error.add_note("the same command goes on with the cells that are missing")
         raise
     for reason, count in summary["failures"].items():
-        typer.echo(f"mutbert: {count:,} failed: {reason}", err=True)
+        typer.echo(printable(f"mutbert: {count:,} failed: {reason}"), err=True)
     return {**summary, "output": options["folder"]}
 
 
@@ -312,7 +312,7 @@ def run() -> None:
     except _StoppedError as stopped:
         _stop("; ".join(["stopped", *getattr(stopped, "__notes__", [])]), 128 + stopped.args[0])
     except (InputError, MissingExtraError) as error:
-        _stop(str(error))
+        _stop(str(error), 0 if isinstance(error, FinishedError) else 2)
     except ModuleNotFoundError as error:
         if not error.name or error.name.startswith("mutbert"):
             raise
@@ -332,5 +332,5 @@ def run() -> None:
 
 
 def _stop(message: str, status: int = 2) -> None:
-    print(f"mutbert: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    print(f"mutbert: {one_line(message, 1 << 20)}", file=sys.stderr)  # noqa: T201
     sys.exit(status)

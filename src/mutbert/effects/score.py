@@ -24,7 +24,7 @@ from mutbert.errors import InputError
 from mutbert.files import check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
-from mutbert.inference.run import model_hash, model_name, parts_folder, parts_path, run_parts, was_stopped
+from mutbert.inference.run import check_done, model_hash, model_name, parts_folder, parts_path, run_parts, was_stopped
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.regions import ContigNames, Region, merge_regions, names_text, read_bed
@@ -128,10 +128,14 @@ def score_variants(
         found = Path(stack.enter_context(TemporaryDirectory(prefix="mutbert-")), "regions")
         stretch, total = _locate(regions, listed, vcf, header, scorer.genome.lengths, found)
         where, folder = listed or ",".join(regions) or None, parts_path(output)
+        outputs = list(filter(None, (output, second)))
+        if rank == 0 or resume:
+            how |= {"calibration": background, "region": where, "part_records": part_records}
+            plan = {"prefix": prefix, **run.plan(how)}
         if rank == 0:
-            plan = run.plan({**how, "calibration": background, "region": where, "part_records": part_records})
-            made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
-            stack.enter_context(parts_folder(output, plan, resume=resume, force=force))
+            stack.enter_context(parts_folder(output, plan, outputs, resume=resume, force=force))
+        elif resume:
+            check_done(output, plan, outputs, force=force)
         barrier()
         records = files.cut_records(vcf, frequency_field, scorer, region=stretch, size=part_records)
         try:
@@ -149,7 +153,8 @@ def score_variants(
             raise
         barrier()
         if rank == 0:
-            counts |= run.write_outputs(output, second, parts, header, stretch, made_by)
+            plan = {**plan, "model_name": model_name(model)}
+            counts |= run.write_outputs(output, second, parts, header, stretch, plan)
     return ScoreReport(output, second, **counts)
 
 

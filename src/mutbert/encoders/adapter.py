@@ -27,7 +27,7 @@ from mutbert.examples.table import Examples
 from mutbert.files import sha256_of
 from mutbert.model import MutBertConfig, MutBertTokenizer
 from mutbert.model import modeling_mutbert as models
-from mutbert.model.checkpoints import check_folder, local_folder, read_checkpoint, weight_files
+from mutbert.model.checkpoints import check_attention, check_folder, local_folder, read_checkpoint, weight_files
 
 Kind = Literal["body", "masked", "classifier", "token"]
 Classes = Sequence[str] | None
@@ -118,14 +118,17 @@ def open_encoder(
         with suppress(ValueError):
             MutBertConfig.get_config_dict(folder)
             own = "model_type" in values
+        check_attention(path, values)
         kind = MutBertEncoder if own else find_peer(values, path)
     if kind:
         return kind(name or text, path, settings, values, fresh=fresh)
-    if code := values.get("auto_map"):
-        if not trust_remote_code:
-            # The library would make a stock model of the same type instead, of whatever weights happen to fit.
-            raise InputError(f"{path}: needs code that comes with the checkpoint; use --trust-remote-code to run it")
-        print(f"{path}: runs code that comes with the checkpoint, {one_line(code, 300)}", file=sys.stderr)  # noqa: T201
+    code, scripts = values.get("auto_map"), sorted(one.name for one in Path(path).glob("*.py"))
+    if code and not trust_remote_code:
+        # The library would make a stock model of the same type instead, of whatever weights happen to fit.
+        raise InputError(f"{path}: needs code that comes with the checkpoint; use --trust-remote-code to run it")
+    if trust_remote_code and (code or scripts):
+        what = f"{', '.join(scripts)} {one_line(code, 300)}"
+        print(f"{path}: runs code that comes with the checkpoint, {what}", file=sys.stderr)  # noqa: T201
     # Explicit, since the library would ask at the terminal otherwise.
     return AutoEncoder(name or text, path, {**settings, "trust_remote_code": trust_remote_code}, values, fresh=fresh)
 

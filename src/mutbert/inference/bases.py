@@ -258,7 +258,8 @@ def write_tracks(
     if mask_every < 0:
         raise InputError(f"mask_every is {mask_every}; give 0 for none, 1 for one base at a time, or more")
     for path in outputs.values():
-        check_output(path, force=force, inputs=(model, genome, bed, person_vcf))
+        resumes = force or (resume and run.was_stopped(path))
+        check_output(path, force=resumes, inputs=(model, genome, bed, person_vcf))
     genome = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     lengths, names = genome.lengths, list(genome.lengths)
     if output.suffix.lower() in _BIGWIG and len(lengths) >= 1 << 16:
@@ -283,7 +284,7 @@ def write_tracks(
     stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
     work = f"{known:,} bases, about {-(-known // stride) * max(mask_every, 1):,} windows"
     with (
-        run.parts_folder(output, plan, resume=resume, force=force) as folder,
+        run.parts_folder(output, plan, outputs.values(), resume=resume, force=force) as folder,
         progress_bar("tracks", known, unit="bases", work=work, show=progress) as advance,
     ):
 

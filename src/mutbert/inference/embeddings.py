@@ -79,7 +79,8 @@ def embed(
     """
     output = Path(output)
     run.check_run(strands, precision, batch_size, long)
-    check_output(output, force=force, inputs=(model, input, fasta, genome, bed, person_vcf))
+    resumes = force or (resume and run.was_stopped(output))
+    check_output(output, force=resumes, inputs=(model, input, fasta, genome, bed, person_vcf))
     if output.suffix not in _FORMATS:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
     if output.suffix in {".h5ad", ".npy", ".csv"} and pooling == "none":
@@ -282,6 +283,11 @@ def _write(path: Path, suffix: str, parts: list[Path], metadata: dict[str, str])
         }
         lists = {("region_strands" if name == "strand" else f"{name}s"): frame[name].to_list() for name in _COLUMNS}
         save_file(tensors, path, metadata | {name: json.dumps(values) for name, values in lists.items()})
+        with path.open("r+b") as file:  # whose metadata are in another order each time
+            head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+            file.seek(8)
+            file.write(json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode())
     else:
         import anndata
 

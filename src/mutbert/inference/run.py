@@ -23,8 +23,8 @@ from mutbert.arrays import Float32, Float64, Int64, list_ranges
 from mutbert.encoders.adapter import takes_mask
 from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows, find_members
 from mutbert.encoders.known import resolve_model
-from mutbert.errors import InputError, is_out_of_memory, reading
-from mutbert.files import atomic_file, check_output, locked, mark_directory, write_json
+from mutbert.errors import FinishedError, InputError, is_out_of_memory, reading
+from mutbert.files import atomic_file, check_output, locked, mark_directory, mark_of, read_mark, set_mark, write_json
 from mutbert.genome.population import read_person
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertPreTrainedModel
@@ -326,14 +326,28 @@ def parts_path(output: Path) -> Path:
 
 
 def was_stopped(output: Path) -> bool:
-    """Return whether a run of this output can be resumed."""
-    return (parts_path(output) / _PLAN).exists()
+    """Return whether a run of this output can be resumed, or is finished."""
+    return (parts_path(output) / _PLAN).exists() or read_mark(output) is not None
+
+
+def check_done(output: Path, plan: Mapping[str, Any], outputs: Collection[Path] = (), *, force: bool) -> None:
+    """Raise FinishedError where nothing is left to resume, InputError where another command has written an output."""
+    is_stopped = (parts_path(output) / _PLAN).exists()
+    marks = {read_mark(one) for one in outputs or [output]}
+    if marks == {mark_of(plan)} and not is_stopped:
+        raise FinishedError(f"{output}: the run is finished; nothing is left to resume")
+    if not (is_stopped or force or marks == {None}):
+        raise InputError(f"{output}: exists already, of another command; choose another output")
 
 
 @contextmanager
-def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False, force: bool = False) -> Iterator[Path]:
+def parts_folder(
+    output: Path, plan: Mapping[str, Any], outputs: Collection[Path] = (), *, resume: bool = False, force: bool = False
+) -> Iterator[Path]:
     """Yield the locked directory of an output's parts, removed when the block ends well, or without a finished part."""
     folder = parts_path(output)
+    if resume:
+        check_done(output, plan, outputs, force=force)
     check_output(folder, force=True, directory=True)
     folder.mkdir(exist_ok=True)
     with locked(folder, output):
@@ -358,6 +372,8 @@ def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False,
             else:
                 shutil.rmtree(folder)
             raise
+        for one in outputs or [output]:
+            set_mark(one, mark_of(plan))
         shutil.rmtree(folder)
 
 

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from mutbert import alphabet
-from mutbert.errors import InputError, one_line, reading
+from mutbert.errors import InputError, one_line, printable, reading
 from mutbert.files import atomic_directory, check_output
 from mutbert.model import modeling_mutbert as models
 from mutbert.model.configuration_mutbert import MutBertConfig
@@ -57,6 +57,7 @@ def read_checkpoint(
     if overrides.get("pooler_type") == "mean":
         weights = {name: weight for name, weight in weights.items() if "pooler.dense." not in name}
     config, settings = _loaded(path, MutBertConfig.from_pretrained, folder, return_unused_kwargs=True, **overrides)
+    check_attention(path, config.get_config_dict(folder)[0])
     if fresh_head and classes is not None:
         weights = without_other_head(path, weights, config.get_config_dict(folder)[0].get("id2label"), classes)
     model, info = _loaded(path, load_quietly, model_class, config, weights, **settings)
@@ -85,8 +86,11 @@ def without_other_head(
     others = {name: weight for name, weight in weights.items() if not name.startswith(("classifier.", "score."))}
     if own == list(classes) or len(others) == len(weights):
         return weights
-    known, new = (", ".join(names) if len(names) < 10 else f"{len(names)} classes" for names in (own, classes))
-    print(f"{path}: its classifier knows {known}; one of fresh weights is trained for {new}", file=sys.stderr)  # noqa: T201
+    known, new = (
+        printable(", ".join(names)) if len(names) < 10 else f"{len(names)} classes" for names in (own, classes)
+    )
+    text = f"{path}: its classifier knows {known}; one of fresh weights is trained for {new}"
+    print(printable(text), file=sys.stderr)  # noqa: T201
     return others
 
 
@@ -140,6 +144,12 @@ def check_folder(path: str | Path) -> None:
         problem = "holds no weights (model*.safetensors or pytorch_model*.bin)"
     if problem:
         raise InputError(f"{path}: {problem}; {remedy}")
+
+
+def check_attention(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Raise InputError for a configuration by which the library would fetch code from the Hub, and run it."""
+    if found := re.search(r'attn_implementation\w*": (?:"|\{[^}]*")([^"}]*/[^"]*)"', json.dumps(values)):
+        raise InputError(f"{path}: config.json asks for code of the Hub, {found[1]}; remove attn_implementation there")
 
 
 def _is_repository(source: str | Path) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from mutbert.errors import InputError
+from mutbert.errors import InputError, printable
 from mutbert.files import atomic_file, check_output
 from mutbert.reports.page import Section, counted
 
@@ -38,8 +38,10 @@ _STYLE: Any = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Hold the look of figures while they are made and written."""
-    with mpl.rc_context(_STYLE):
+    """Hold the look of figures while they are made and written, whatever a matplotlibrc asks for, such as LaTeX."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
         yield
 
 
@@ -90,7 +92,7 @@ def svg(figure: Figure, title: str, legend: Sequence[Any] = ()) -> str:
     # Every group has an identifier, the same in every figure; only those that are referred to are of use.
     used = set(re.findall(r"#([\w-]+)", drawing))
     drawing = re.sub(r'(<[^<>]*?) id="([^"]*)"', lambda found: found[0] if found[2] in used else found[1], drawing)
-    return drawing.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    return printable(drawing.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))
 
 
 def check_figures(outputs: Iterable[str | Path], *, force: bool, inputs: Iterable[Any] = ()) -> list[Path]:

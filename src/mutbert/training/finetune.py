@@ -26,7 +26,7 @@ from mutbert.arrays import Float32
 from mutbert.encoders.adapter import CNN, Encoder, open_encoder
 from mutbert.encoders.inputs import Inputs, InputSettings
 from mutbert.encoders.token_encoders import ProbedClassifier, mean_over_tokens, most_tokens
-from mutbert.errors import InputError
+from mutbert.errors import InputError, printable
 from mutbert.examples.splits import conflicts, part_task
 from mutbert.examples.table import NOT_COUNTED, Examples, read_examples
 from mutbert.genome.store import ProbabilisticGenome
@@ -121,7 +121,7 @@ def _data(recipe: FinetuneRecipe) -> tuple[dict[str, Examples], list[dict[str, A
 
     def note(text: str) -> None:
         notes.append(text)
-        PartialState().print(text, file=sys.stderr)
+        PartialState().print(printable(text), file=sys.stderr)
 
     for name in ("train", "validation", "test"):
         if (place := getattr(recipe, name)) is None:
@@ -131,7 +131,7 @@ def _data(recipe: FinetuneRecipe) -> tuple[dict[str, Examples], list[dict[str, A
         read[name], sources[name] = part, source
         if name == "train":
             problem, classes = part.problem, part.classes if part.problem in _OF_CLASSES else None
-            PartialState().print(f"{place}: {_summary(part)}", file=sys.stderr)
+            PartialState().print(printable(f"{place}: {_summary(part)}"), file=sys.stderr)
         for what, count in left_out.items():
             if count:
                 note(f"{place}: rows without {what}, left out: {count:,}")

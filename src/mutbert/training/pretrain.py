@@ -92,7 +92,7 @@ def pretrain(
             trainer.add_callback(TensorBoardCallback(SummaryWriter(folder / "tensorboard")))
         # An evaluation before the first step belongs to the run that has taken it.
         trainer.args.eval_on_start = trainer.args.eval_on_start and not step
-        speed = trainer.run(run.write_records, step, show=progress)
+        trainer.run(run.write_records, step, show=progress)
         _publish(trainer, run, genomes)
         if trainer.evaluated != trainer.state.global_step:
             trainer.evaluate()
@@ -104,7 +104,7 @@ def pretrain(
             metrics = {
                 "unit": "nats per target", **trainer.held_out,
                 "cross_entropy": {name: plain(one["cross_entropy"]) for name, one in found.items()},
-                "steps": trainer.state.global_step, "facts": _facts(trainer, recipe, speed), "notes": notes,
+                "steps": trainer.state.global_step, "facts": _facts(trainer, recipe), "notes": notes,
             }  # fmt: skip
         return run.finish("pretrain", metrics, trainers.history_of(trainer.state.log_history))
 
@@ -215,18 +215,16 @@ def _publish(trainer: PretrainTrainer, run: Run, genomes: Sequence[Probabilistic
             write_json(folder / GENOMES, {"genomes": {genome_name(genome): genome.manifest for genome in genomes}})
 
 
-def _facts(trainer: PretrainTrainer, recipe: PretrainRecipe, speed: dict[str, float]) -> dict[str, str]:
+def _facts(trainer: PretrainTrainer, recipe: PretrainRecipe) -> dict[str, str]:
     """Return what a report says of a run, in words."""
     arguments, state, length = trainer.args, trainer.state, recipe.window_length
     windows = recipe.windows_a_step or 0
     parameters = sum(parameter.numel() for parameter in trainer.accelerator.unwrap_model(trainer.model).parameters())
     precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32"
-    tokens = speed["train_samples_per_second"] * (length + 2)
     return {
         "parameters": f"{parameters:,}",
         "windows per step": f"{windows:,} of {length:,} bases",
         "tokens trained on": f"{state.global_step * windows * (length + 2):,}",
-        "speed": f"{tokens:,.0f} tokens per second, evaluations included" if tokens else "no step in this part",
         "computed on": f"{arguments.world_size} x {arguments.device.type}, {precision}",
         "best checkpoint kept": Path(state.best_model_checkpoint).name if state.best_model_checkpoint else "none",
     }

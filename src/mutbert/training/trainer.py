@@ -89,22 +89,21 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
         useless = f"checkpoints from step {step} on are of no use"
         return InputError(f"{what}, so the run was stopped and {useless}; {remedy}")
 
-    def run(self, records: Callable[[Path], None], step: int, *, show: bool) -> dict[str, float]:
-        """Train, on from the checkpoint of a step unless it is 0, and return the library's measures of the training."""
+    def run(self, records: Callable[[Path], None], step: int, *, show: bool) -> None:
+        """Train, on from the checkpoint of a step unless it is 0."""
         self._records, self._latest, self._has_stepped = records, dict[str, float](), False
         left, show = self.args.max_steps - step, show and self.is_world_process_zero()
         self._read = checkpoint_of(self.folder, step) if step else None
         try:
             with library_bars_off(), progress_bar("training", left, unit="steps", show=show) as self._advance:
                 self.add_callback(self)
-                measured: dict[str, float] = self.train(self._read and str(self._read)).metrics
+                self.train(self._read and str(self._read))
         except Exception:
             remedy = "remove it, and --resume goes on from an earlier one" if step else "get it anew"
             # Until the first step is done, what was read shows whether it serves.
             name = self._read or self.model.name_or_path or "model"
             with nullcontext() if self._has_stepped else reading(name, remedy):
                 raise
-        return measured
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Evaluate a step that a run was stopped after: the checkpoint was saved, and all that follows was not."""
