@@ -56,3 +56,13 @@ def inputs(tmp_path_factory):
         text = (folder / "table.csv").read_text().replace("poor", "0").replace("rich", "1")
         (folder / "tasks" / "first" / f"{split}.csv").write_text(text)
     return folder
+
+
+@pytest.fixture(scope="session")
+def writes():
+    return WRITES
+
+
+def pytest_generate_tests(metafunc):
+    if "verb" in metafunc.fixturenames:
+        metafunc.parametrize("verb", WRITES.values(), ids=WRITES)

@@ -7,7 +7,6 @@ D features, 4 bases in the order A, C, G, T.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from mutbert.encoders.adapter import takes_mask
 from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows, find_members
 from mutbert.encoders.known import resolve_model
 from mutbert.errors import InputError, is_out_of_memory
-from mutbert.files import atomic_file, check_output, locked, mark_directory, write_json
+from mutbert.files import atomic_file, check_output, locked, mark_directory, remove_directory, write_json
 from mutbert.genome.population import read_person
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertPreTrainedModel
@@ -350,9 +349,9 @@ def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False,
             if done := len(list(folder.glob(_PARTS))):
                 error.add_note(f"--resume goes on from part {done + 1}")
             else:
-                shutil.rmtree(folder)
+                remove_directory(folder)
             raise
-        shutil.rmtree(folder)
+        remove_directory(folder)
 
 
 def run_parts(
