@@ -1,7 +1,8 @@
 """Outputs that appear whole under their final name, and inputs that are checked before they are read.
 
-An output is written under a temporary name beside the final one and renamed. A directory that this program writes holds
-``.mutbert.json``, which lists its files: ``force`` replaces a directory only where it holds nothing else.
+A file is written as ``.XXXXXXXX.NAME``, a directory as ``NAME.partial/new``, and then renamed; for that moment, what a
+directory replaces is ``NAME.partial/old``. One that this program writes holds ``.mutbert.json``, which lists its files:
+``force`` replaces a directory only where it holds nothing else.
 """
 
 import errno
@@ -21,7 +22,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from mutbert.errors import InputError, one_line
 
-_MARKER, _LOCK, _ATTRIBUTE = ".mutbert.json", ".lock", "user.mutbert"
+_MARKER, _LOCK, _OLD, _ATTRIBUTE = ".mutbert.json", ".lock", "old", "user.mutbert"
 _BLOCK: Final = 1 << 20
 # The empty block that ends every complete BGZF file (SAM specification, section 4.1.2).
 _BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -36,6 +37,8 @@ def check_output(path: Path, *, force: bool, directory: bool = False, inputs: It
         inside = given in output.parents and "*" not in "".join(_patterns(given) or "*")
         if source.exists() and (inside or output in (given, *given.parents)):
             raise InputError(f"{path}: the input {source} would be lost; choose another output")
+    if directory and not os.path.lexists(path):
+        settle(path)
     if os.path.lexists(path):
         if not force:
             # Checkpoints, of a run or of one inside, are never recommended to be lost.
@@ -53,8 +56,7 @@ def check_output(path: Path, *, force: bool, directory: bool = False, inputs: It
 
 def mark_directory(path: Path, patterns: Iterable[str] = ("*",)) -> None:
     """Record that a directory is this program's, with the patterns of its files' paths; ``*`` matches ``/`` too."""
-    text = json.dumps({"program": "mutbert", "files": list(patterns)}, indent=1)
-    (path / _MARKER).write_text(text + "\n", encoding="utf-8")
+    write_json(path / _MARKER, {"program": "mutbert", "files": list(patterns)}, force=True)
 
 
 def _patterns(path: Path) -> list[str] | None:
@@ -74,8 +76,9 @@ def _foreign(directory: Path, patterns: Iterable[str] = (), prefix: str = "") ->
             yield from _foreign(entry, patterns, f"{prefix}{entry.name}/")
         else:
             # A killed process leaves a file under its temporary name.
-            name = prefix + re.sub(r"^\.[0-9a-f]{8}\.", "", entry.name)
-            if not any(fnmatchcase(name, pattern) for pattern in (*patterns, f"*{_MARKER}", f"*{_LOCK}")):
+            name = re.sub(r"^\.[0-9a-f]{8}\.", "", entry.name)
+            known = any(fnmatchcase(prefix + name, pattern) for pattern in patterns)
+            if not known and not f"{name}.".startswith((f"{_MARKER}.", f"{_LOCK}.")):
                 yield entry
 
 
@@ -83,36 +86,92 @@ def _foreign(directory: Path, patterns: Iterable[str] = (), prefix: str = "") ->
 def atomic_directory(
     path: Path, *, force: bool = False, resume: bool = False, keep: Callable[[], bool] = lambda: False
 ) -> Iterator[Path]:
-    """Yield ``NAME.partial``, renamed to `path` at the end; where `keep` returns true, errors leave it to `resume`."""
+    """Yield a directory that becomes `path` at the end; `resume` finds what lies next to it if `keep` returned true."""
     check_output(path, force=force, directory=True)
-    partial = path.with_name(f"{path.name}.partial")
-    if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir() or any(_foreign(partial))):
+    with _explained(path), making(path, resume=resume) as folder:
+        try:
+            _empty(folder)
+            yield folder
+            files = sorted(one for one in folder.rglob("*") if one.is_file() and one.name != _MARKER)
+            mark_directory(folder, [str(file.relative_to(folder)) for file in files])
+            mode = (folder / _MARKER).stat().st_mode
+            for file in files:
+                _finish(file, mode)
+            check_output(path, force=force, directory=True)
+            publish(folder, path)
+        except BaseException as error:
+            if keep():
+                error.add_note("--resume goes on from what is finished")
+            elif not folder.with_name(_OLD).exists():
+                remove_directory(folder.parent)
+            raise
+
+
+def unfinished(path: Path) -> Path:
+    """Return where a directory is until it is complete."""
+    return path.with_name(f"{path.name}.partial") / "new"
+
+
+@contextmanager
+def making(path: Path, *, resume: bool = False) -> Iterator[Path]:
+    """Yield `unfinished`, in a directory that is locked, and emptied unless `resume`."""
+    folder = unfinished(path)
+    partial = folder.parent
+    if os.path.lexists(partial) and not _is_unfinished(partial):
         raise InputError(f"{partial}: was not written by mutbert; move it away, or choose another output")
-    with _explained(path):
-        partial.mkdir(exist_ok=True)
-        with locked(partial, path):
-            try:
-                for entry in [] if resume else partial.iterdir():
-                    if entry.is_dir() and not entry.is_symlink():
-                        shutil.rmtree(entry)
-                    elif entry.name != _LOCK:
-                        entry.unlink()
-                mark_directory(partial)
-                yield partial
-                files = sorted(one for one in partial.rglob("*") if one.is_file() and one.name not in {_MARKER, _LOCK})
-                mark_directory(partial, [str(file.relative_to(partial)) for file in files])
-                mode = (partial / _MARKER).stat().st_mode
-                for file in files:
-                    _finish(file, mode)
-                check_output(path, force=force, directory=True)
-                (partial / _LOCK).unlink(missing_ok=True)
-                rename_directory(partial, path)
-            except BaseException as error:
-                if keep():
-                    error.add_note("--resume goes on from what is finished")
-                else:
-                    shutil.rmtree(partial, ignore_errors=True)
-                raise
+    partial.mkdir(exist_ok=True)
+    with locked(partial, path):
+        mark_directory(partial)
+        if not resume:
+            _empty(partial)
+        folder.mkdir(exist_ok=True)
+        yield folder
+
+
+def _is_unfinished(partial: Path) -> bool:
+    """Return whether a directory is what `making` leaves, and holds nothing else."""
+    is_ours = partial.is_dir() and not partial.is_symlink() and _patterns(partial) in (None, ["*"])
+    return is_ours and not any(_foreign(partial))
+
+
+def publish(folder: Path, path: Path) -> None:
+    """Rename a complete directory from `making` to its final name; what had that name goes once the new one has it."""
+    old = folder.with_name(_OLD)
+    try:
+        if path.exists():
+            path.rename(old)
+        folder.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    remove_directory(folder.parent)
+
+
+def settle(path: Path) -> None:
+    """Bring back what a process that was killed in `publish` has left under another name, or remove the rest."""
+    old, is_there = unfinished(path).with_name(_OLD), path.exists()
+    if (old.parent if is_there else old).is_dir() and _is_unfinished(old.parent):
+        with locked(old.parent, path):
+            remove_directory(old.parent) if is_there else old.rename(path)
+
+
+def _empty(directory: Path) -> None:
+    """Remove what a directory holds, but for its marker and its lock."""
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif not entry.name.startswith((_MARKER, _LOCK)):
+            entry.unlink()
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove a directory, or what can be removed of it; its marker goes last, by which the rest is known to be ours."""
+    with suppress(OSError):
+        _empty(directory)
+        for name in (_LOCK, f"{_LOCK}.soft", _MARKER):
+            (directory / name).unlink(missing_ok=True)
+        directory.rmdir()
 
 
 @contextmanager
@@ -153,26 +212,6 @@ def locked(directory: Path, output: Path | None = None) -> Iterator[None]:
         raise InputError(f"{output or directory}: another process is writing it; wait until it is done") from None
     with held:
         yield
-
-
-def rename_directory(partial: Path, path: Path) -> None:
-    """Rename a complete directory to its final name; what had that name is removed once the new one has it."""
-    replaced = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    if path.exists():
-        path.rename(replaced)
-    try:
-        partial.rename(path)
-    except BaseException:
-        if replaced.exists():
-            replaced.rename(path)
-        raise
-    if replaced.exists():
-        shutil.rmtree(replaced)
-
-
-def remove_directory(path: Path) -> None:
-    """Remove a directory; it loses its name first, so that no half of it ever has it."""
-    shutil.rmtree(path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}")))
 
 
 @contextmanager

@@ -59,6 +59,10 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def every_write():
-    """The commands that write, by name."""
+def writes():
     return WRITES
+
+
+def pytest_generate_tests(metafunc):
+    if "verb" in metafunc.fixturenames:
+        metafunc.parametrize("verb", WRITES.values(), ids=WRITES)

@@ -74,7 +74,7 @@ def contents(folder):
 
 
 @pytest.fixture(scope="module")
-def folders(inputs, tmp_path_factory, every_write):
+def folders(inputs, tmp_path_factory, writes):
     """Two folders in which every command was run, one of them with traps; the trace of its system calls, if any."""
     root = tmp_path_factory.mktemp("twice")
     plain, trapped = (shutil.copytree(inputs, root / name / "work") for name in ("plain", "trapped"))
@@ -83,7 +83,7 @@ def folders(inputs, tmp_path_factory, every_write):
             (place / f"{name}.py").write_text(f"open({str(root / 'TRACE')!r}, 'a').write(__file__ + '\\n')\n")
     for name, text in DATA.items():
         (trapped / name).write_text(text)
-    named = [command.format(f"out-{name.replace(' ', '-')}{suffix}") for name, (command, suffix) in every_write.items()]
+    named = [command.format(f"out-{name.replace(' ', '-')}{suffix}") for name, (command, suffix) in writes.items()]
     strace = shutil.which("strace")
     watch = [strace, "-f", "--seccomp-bpf", "-qq", "-e", "trace=connect,openat", "-o", root / "calls"] if strace else []
     for folder, before, seed, workers in ((plain, [], "1", "1"), (trapped, watch, "2", "2")):

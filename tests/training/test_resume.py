@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from mutbert.errors import InputError
-from mutbert.files import locked
+from mutbert.files import locked, mark_directory
 from mutbert.model import MutBertForMaskedLM
 from mutbert.training.folder import FILES
 from mutbert.training.pretrain import pretrain
@@ -194,6 +194,24 @@ def test_a_run_that_diverges_is_stopped(recipe_path, tmp_path, fail, words, at, 
     with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
         pretrain(recipe_path, words)
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_run_that_stops_has_not_lost_the_one_that_it_was_to_replace(recipe_path, tmp_path, fail, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    mark_directory(run, ["history.json"])
+    (run / "history.json").write_text("[]")
+    fail(MutBertForMaskedLM, at=5)
+    with pytest.raises(InputError, match=NAN):
+        pretrain(recipe_path, force=True)
+    monkeypatch.undo()
+    assert read(run) == []
+    result = pretrain(recipe_path, resume=True)
+    assert result.model == run / "model"
+    assert result.report == run / "report.html"
+    assert read(run) == result.history != []
+    assert read(run, "metrics.json")["name"] == "run"
+    assert sorted(path.name for path in tmp_path.glob("run*")) == ["run"]
 
 
 def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):

@@ -26,6 +26,7 @@ Function = Callable[..., Any]
 _REMEDIES = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST), "choose another name or directory"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS), "make room or choose another directory"),
+    **dict.fromkeys((errno.EIO, errno.EPERM, errno.ENOLCK, errno.ESTALE), "choose a directory on another disk"),
 }
 _SOURCES = {"fasta": "--fasta [PREFIX=]FILE", "vcf": "--vcf [PREFIX=]FILE"}
 _REQUEST = {"request": "evaluation.run:GridRequest"}

@@ -1,7 +1,6 @@
 """Build a probabilistic genome from FASTA and VCF files, or of stores of its parts: published in one step."""
 
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 
 from mutbert import __version__
 from mutbert.errors import InputError, reading
-from mutbert.files import atomic_directory, check_output, write_json
+from mutbert.files import atomic_directory, check_output, settle, write_json
 from mutbert.genome import format as store
 from mutbert.genome import sources as inputs
 from mutbert.genome.population import Population
@@ -99,6 +98,7 @@ def build_genome(
     origin = {"created_by": f"mutbert {__version__}", "version": store.FORMAT_VERSION, "sources": sources}
     plan = {**origin, "settings": settings}
     if is_finished and plan.items() <= ProbabilisticGenome.open(output).manifest.items():
+        settle(output)
         return _read_report(output, vcfs)
     begun = resume and (work / "plan.json").exists()
     with reading(work / "plan.json", f"remove {work.parent}"):
@@ -116,7 +116,6 @@ def build_genome(
         found.read(minimum, progress=progress)
         written = store.write_variants(folder, reference, found.variants())
         store.write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
-        shutil.rmtree(work)
     return _read_report(output, vcfs)
 
 

@@ -7,7 +7,6 @@ D features, 4 bases in the order A, C, G, T.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +23,17 @@ from mutbert.encoders.adapter import takes_mask
 from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows, find_members
 from mutbert.encoders.known import resolve_model
 from mutbert.errors import FinishedError, InputError, is_out_of_memory, reading
-from mutbert.files import atomic_file, check_output, locked, mark_directory, mark_of, read_mark, set_mark, write_json
+from mutbert.files import (
+    atomic_file,
+    check_output,
+    locked,
+    mark_directory,
+    mark_of,
+    read_mark,
+    remove_directory,
+    set_mark,
+    write_json,
+)
 from mutbert.genome.population import read_person
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertPreTrainedModel
@@ -370,11 +379,11 @@ def parts_folder(
             if done := len(list(folder.glob(_PARTS))):
                 error.add_note(f"--resume goes on from part {done + 1}")
             else:
-                shutil.rmtree(folder)
+                remove_directory(folder)
             raise
         for one in outputs or [output]:
             set_mark(one, mark_of(plan))
-        shutil.rmtree(folder)
+        remove_directory(folder)
 
 
 def run_parts(

@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
@@ -38,7 +37,7 @@ from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, write_predictions
 from mutbert.tables import SourceFile, listed_names
 from mutbert.training import classifier
 from mutbert.training.classifier import LabelledInputs
-from mutbert.training.folder import Run, RunResult, plain, provenance_of
+from mutbert.training.folder import Run, RunResult, folder_of, plain, provenance_of
 from mutbert.training.recipe import FinetuneRecipe, FinetuneSettings
 
 Labelled = tuple[Any, npt.NDArray[Any]]  # features, dense or sparse (N, F), and labels
@@ -84,7 +83,8 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     }
     longest = max(int(part.inputs.length_N.max()) for part in parts.values())
     identities |= {"model": encoder.identity()} | ({} if genome is None else {"genome": genome.identity})
-    run = Run(Path(recipe.output), recipe, provenance_of() | {"data": identities})
+    folder = folder_of(recipe.output, resume=resume, force=force)
+    run = Run(folder, recipe.output, recipe, provenance_of() | {"data": identities})
     if resume and (done := run.finished()):
         return done
     # A model or a setting that cannot be used is an error before the folder is created, or replaced.
@@ -94,7 +94,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         classifier.constant_value(parts["validation"], metric)
     else:
         trainer = classifier.classifier_trainer(
-            encoder, parts["train"], parts["validation"], settings, Path(recipe.output), metric=metric,
+            encoder, parts["train"], parts["validation"], settings, folder, metric=metric,
             seed=recipe.seed, resumable=True, longest=longest, head=probe and probe[1],
         )  # fmt: skip
     inputs = [recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model]
@@ -108,7 +108,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         if state.is_main_process:
             # First, so that a failure from here on does not lose it.
             _publish(run, model, encoder, data["train"], genome)
-            metrics = _metrics(model, trained, parts, recipe, metric, notes + found) | {"splits": splits}
+            metrics = _metrics(run, model, trained, parts, metric, notes + found) | {"splits": splits}
             metrics["notes"] += _advice(parts, metric, metrics["metrics"]["validation"][metric], probe)
         return run.finish("finetune", metrics, trained["history"])
 
@@ -247,10 +247,10 @@ def _publish(run: Run, model: Any, encoder: Encoder, train: Examples, genome: Pr
 
 
 def _metrics(
-    model: Any, trained: Mapping[str, Any], parts: Mapping[str, LabelledInputs], recipe: FinetuneRecipe, metric: str,
-    notes: list[str],
-) -> dict[str, Any]:  # fmt: skip
+    run: Run, model: Any, trained: Mapping[str, Any], parts: Mapping[str, LabelledInputs], metric: str, notes: list[str]
+) -> dict[str, Any]:
     """Return the content of ``metrics.json``, and write the predictions of the test data, or of the validation data."""
+    recipe = cast("FinetuneRecipe", run.recipe)
     train, shown, interval = parts["train"].examples, "test" if "test" in parts else "validation", None
     found: dict[str, Any] = {"validation": trained.get("validation"), shown: None}
     for name in [name for name, known in found.items() if known is None]:
@@ -262,7 +262,7 @@ def _metrics(
             if examples.problem == "token":
                 rows = np.repeat(rows, [*map(len, logits)])[classifier.token_labels(examples, logits)[1]]
             names = [examples.names[row] or str(row) for row in rows]
-            write_predictions(Path(recipe.output) / PREDICTIONS, labels, scores, classes=train.classes, names=names)
+            write_predictions(run.folder / PREDICTIONS, labels, scores, classes=train.classes, names=names)
         if name == "test":
             interval = plain(resampling.interval([resampling.TaskScores(problem, metric, labels, [scores])]))
     return {

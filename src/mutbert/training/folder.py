@@ -47,11 +47,19 @@ class RunResult:
     report: Path | None  # the HTML page; None without matplotlib
 
 
-class Run:
-    """A run: its folder, and what it is made of."""
+def folder_of(output: str | Path, *, resume: bool, force: bool) -> Path:
+    """Return where a run works: until it is finished, one that replaces a directory is not in its place."""
+    output, new = Path(output), files.unfinished(Path(output))
+    chosen = [new if (new.is_dir() if resume else force and output.exists()) else output]
+    # By the main process alone, which may have created it by now.
+    return Path(broadcast_object_list(chosen)[0])
 
-    def __init__(self, folder: Path, recipe: Settings, provenance: Mapping[str, Any]) -> None:
-        self.folder, self.recipe, self.provenance = folder, recipe, provenance
+
+class Run:
+    """A run: its folder until it is finished and after that, and what it is made of."""
+
+    def __init__(self, folder: Path, output: str | Path, recipe: Settings, provenance: Mapping[str, Any]) -> None:
+        self.folder, self.output, self.recipe, self.provenance = folder, Path(output), recipe, provenance
 
     @contextmanager
     def open(self, inputs: Sequence[str | None], *, resume: bool, force: bool) -> Iterator[tuple[int, list[str]]]:
@@ -61,7 +69,7 @@ class Run:
         with ExitStack() as held, _explained(self.folder):
             try:
                 if state.is_main_process:
-                    self._create(inputs, resume=resume, force=force)
+                    self._create(held, inputs, resume=resume, force=force)
                     held.enter_context(files.locked(self.folder))
                     shutil.rmtree(self.folder / WRITING, ignore_errors=True)
                     self.write_records(self.folder)
@@ -74,8 +82,6 @@ class Run:
             for note in notes:
                 state.print(note, file=sys.stderr)
             yield step, notes
-            if state.is_main_process:
-                shutil.rmtree(self.folder / WRITING, ignore_errors=True)
             # A process that ended now would take the main one with it, which may still be writing.
             state.wait_for_everyone()
 
@@ -88,29 +94,33 @@ class Run:
             texts = ((self.folder / name).read_text(encoding="utf-8") for name in (METRICS, HISTORY))
             metrics, history = map(json.loads, texts)
         PartialState().print(f"{self.folder}: the run is finished; nothing is left to resume", file=sys.stderr)
-        page = self.folder / REPORT
-        return RunResult(self.folder / MODEL, metrics, history, page if page.is_file() else None)
+        with ExitStack() as stack:
+            if self.folder == self.output:
+                files.settle(self.output)
+            elif PartialState().is_main_process:
+                stack.enter_context(files.making(self.output, resume=True))
+            return self._published(metrics, history)
 
-    def _create(self, inputs: Sequence[str | None], *, resume: bool, force: bool) -> None:
+    def _create(self, held: ExitStack, inputs: Sequence[str | None], *, resume: bool, force: bool) -> None:
         folder = self.folder
         try:
-            # One that holds nothing yet was created by a run that was killed right then.
-            if resume and folder.is_dir() and not any(folder.glob("[!.]*")):
-                files.mark_directory(folder, RUN_FILES)
-            elif resume and folder.exists():
-                self._check_same()
-            elif not force and (folder / RECIPE).is_file():
+            if not (force or resume) and (folder / RECIPE).is_file():
                 step = max(_saved_steps(folder), default=0)
                 stopped = f"a run that was stopped; use --resume to go on from step {step}, or"
-                held = "a finished run;" if (folder / METRICS).is_file() else stopped
-                raise InputError(f"{folder}: holds {held} choose another output")
+                found = "a finished run;" if (folder / METRICS).is_file() else stopped
+                raise InputError(f"{folder}: holds {found} choose another output")
+            if not (resume and folder.exists()):
+                self.output.parent.mkdir(parents=True, exist_ok=True)
+                files.check_output(self.output, force=force, directory=True, inputs=inputs)
+            if folder != self.output:
+                if self.output.exists():
+                    held.enter_context(files.locked(self.output))
+                held.enter_context(files.making(self.output, resume=resume))
+            # One without a recipe was created by a run that was killed right then.
+            if resume and any(one.name != PROVENANCE for one in folder.glob("[!.]*")):
+                self._check_same()
             else:
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                files.check_output(folder, force=force, directory=True, inputs=inputs)
-                if folder.exists():
-                    with files.locked(folder):
-                        files.remove_directory(folder)
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
                 files.mark_directory(folder, RUN_FILES)
         except OSError as error:
             raise InputError(f"{folder}: cannot be created ({one_line(error)}); choose another output") from None
@@ -134,9 +144,9 @@ class Run:
 
     def write_records(self, folder: Path) -> None:
         """Write the recipe and the provenance into a folder."""
+        files.write_json(folder / PROVENANCE, self.provenance, force=True)
         with files.atomic_file(folder / RECIPE, force=True) as file:
             file.write_text(self.recipe.as_yaml(), encoding="utf-8")
-        files.write_json(folder / PROVENANCE, self.provenance, force=True)
 
     @contextmanager
     def publish_model(self) -> Iterator[Path]:
@@ -147,18 +157,27 @@ class Run:
 
     def finish(self, kind: str, metrics: dict[str, Any], history: list[dict[str, float]]) -> RunResult:
         """Return the result, with metrics and report written; of a process without metrics, without these."""
-        page = None
         if metrics:
             versions = ", ".join(f"{name} {number}" for name, number in self.provenance["versions"].items())
             commit = self.provenance["commit"] or "not from a checkout"
             facts = {"facts": {**metrics["facts"], "versions": versions, "commit": commit}}
-            metrics = {"kind": kind, "version": 2, "name": self.folder.name, **metrics, **facts}
+            metrics = {"kind": kind, "version": 2, "name": self.output.name, **metrics, **facts}
             files.write_json(self.folder / METRICS, metrics, force=True)
-            try:
-                page = mutbert.report(self.folder)
-            except MissingExtraError as error:
-                PartialState().print(f"no report was written: {error}", file=sys.stderr)
-        return RunResult(self.folder / MODEL, metrics, history, page)
+        return self._published(metrics, history)
+
+    def _published(self, metrics: dict[str, Any], history: list[dict[str, float]]) -> RunResult:
+        """Return the result under its final name, with the report, which a process killed before it leaves out."""
+        if PartialState().is_main_process:
+            shutil.rmtree(self.folder / WRITING, ignore_errors=True)
+            if not (self.folder / REPORT).is_file():
+                try:
+                    mutbert.report(self.folder)
+                except MissingExtraError as error:
+                    PartialState().print(f"no report was written: {error}", file=sys.stderr)
+            if self.folder != self.output:
+                files.publish(self.folder, self.output)
+        page = self.output / REPORT
+        return RunResult(self.output / MODEL, metrics, history, page if metrics and page.is_file() else None)
 
 
 def provenance_of(genomes: Sequence[ProbabilisticGenome] = ()) -> dict[str, Any]:
@@ -233,10 +252,16 @@ def publish_checkpoint(writing: Path, run: Path, last: int, best: str | None) ->
     mode = (writing / FILES).stat().st_mode
     for file in (one for one in writing.rglob("*") if one.is_file()):
         files.set_mode(file, mode)
-    files.rename_directory(writing, run / CHECKPOINTS / writing.name)
+    writing.rename(run / CHECKPOINTS / writing.name)
     for step in _saved_steps(run)[:-last] if last else []:
-        if str(checkpoint := checkpoint_of(run, step)) != best:
-            files.remove_directory(checkpoint)
+        if str(checkpoint_of(run, step)) != best:
+            _discard(run, step)
+
+
+def _discard(run: Path, step: int) -> None:
+    """Remove a checkpoint; it loses its name first, so that no half of it ever has it."""
+    (run / WRITING).mkdir(exist_ok=True)
+    shutil.rmtree(checkpoint_of(run, step).rename(run / WRITING / f"old-{step}"))
 
 
 def checkpoint_of(run: Path, step: int) -> Path:
@@ -260,7 +285,7 @@ def _resumable_step(run: Path) -> tuple[int, list[str]]:
         if not damaged:
             return step, notes
         notes.append(f"{checkpoint}: {', '.join(damaged)} is missing or damaged; it was removed")
-        files.remove_directory(checkpoint)
+        _discard(run, step)
     return 0, notes
 
 

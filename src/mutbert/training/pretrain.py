@@ -32,7 +32,7 @@ from mutbert.progress import progress_bar
 from mutbert.run_folder import EVALUATED, GENOMES
 from mutbert.settings import check_keys, listed, read_settings
 from mutbert.training import trainer as trainers
-from mutbert.training.folder import Run, RunResult, plain, provenance_of
+from mutbert.training.folder import Run, RunResult, folder_of, plain, provenance_of
 from mutbert.training.recipe import Dropout, PretrainRecipe
 from mutbert.windows.dataset import Targets, WindowDataset, expand_batch, targets_of
 from mutbert.windows.masking import Tempering
@@ -78,11 +78,11 @@ def pretrain(
     """
     if not isinstance(recipe, PretrainRecipe):
         recipe = read_settings(PretrainRecipe, recipe, listed(overrides), shipped="recipes")
-    state, folder = PartialState(), Path(recipe.output)
+    state, folder = PartialState(), folder_of(recipe.output, resume=resume, force=force)
     # Checksums are verified by one process of each machine.
     genomes = [ProbabilisticGenome.open(path, check=state.is_local_main_process) for path in recipe.genome]
     trainer, recipe = _trainer(recipe, genomes, folder)
-    run = Run(folder, recipe, provenance_of(genomes))
+    run = Run(folder, recipe.output, recipe, provenance_of(genomes))
     if resume and (done := run.finished()):
         return done
     with run.open([*recipe.genome, recipe.initial_model], resume=resume, force=force) as (step, notes):
