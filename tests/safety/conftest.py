@@ -56,3 +56,9 @@ def inputs(tmp_path_factory):
         text = (folder / "table.csv").read_text().replace("poor", "0").replace("rich", "1")
         (folder / "tasks" / "first" / f"{split}.csv").write_text(text)
     return folder
+
+
+def pytest_generate_tests(metafunc):
+    """Run a test of `write` for each command: its name, and all of them."""
+    if "write" in metafunc.fixturenames:
+        metafunc.parametrize("write", [(name, WRITES) for name in WRITES], ids=list(WRITES))
