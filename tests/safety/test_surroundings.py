@@ -182,3 +182,10 @@ def test_a_command_runs_anywhere(write, inputs, forked, tmp_path):
         texts = [out] * ("LC_ALL" in environment) + [one.read_text() for one in output.rglob("*.json")]
         for text in texts:
             assert json.loads(text, parse_constant=pytest.fail) is not None
+
+
+def test_a_working_directory_that_was_removed_is_one_line(inputs, forked):
+    before = "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
+    assert (
+        "working directory" in forked(f"genome export {inputs}/small.genome --as reference -o x.fa", inputs, before)[2]
+    )

@@ -306,6 +306,10 @@ def run() -> None:
     for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    try:
+        Path.cwd()
+    except OSError as error:
+        _stop(f"the working directory cannot be used ({error.strerror}); change to another")
     # What is ignored, as by nohup, remains so.
     handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     for number in (one for one, handler in handlers.items() if handler is not signal.SIG_IGN):
