@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 
 import pytest
 
@@ -126,7 +127,7 @@ def test_links_are_not_followed(tmp_path):
 
 def test_a_run_s_directory_has_the_files_of_its_patterns(tmp_path):
     (tmp_path / "run" / "checkpoints" / "checkpoint-1").mkdir(parents=True)
-    mark_directory(tmp_path / "run", ("history.json", "checkpoints/*"))
+    mark_directory(tmp_path / "run", ("history.json", "checkpoints/*", "model/*"))
     (tmp_path / "run" / "history.json").write_text("{}")
     (tmp_path / "run" / "checkpoints" / "checkpoint-1" / "weights").write_text("1")
     check_output(tmp_path / "run", force=True, directory=True)
@@ -134,6 +135,10 @@ def test_a_run_s_directory_has_the_files_of_its_patterns(tmp_path):
     # What a process leaves that is killed while it writes a file.
     (tmp_path / "run" / ".d4626794.history.json").write_text("{")
     check_output(tmp_path / "run", force=True, directory=True)
+    write(tmp_path / "run" / "human.genome")
+    with pytest.raises(InputError, match=r"holds human\.genome, which mutbert did not write there"):
+        check_output(tmp_path / "run", force=True, directory=True)
+    shutil.rmtree(tmp_path / "run" / "human.genome")
     (tmp_path / "run" / "model" / "notes.txt").write_text("precious")
     with pytest.raises(InputError, match=r"holds model/notes\.txt"):
         check_output(tmp_path / "run", force=True, directory=True)
@@ -156,9 +161,11 @@ def test_an_output_that_would_cost_an_input_is_refused(tmp_path):
 
 def test_what_cannot_take_an_output_is_refused(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "fifo")
-    for name, message in (("no/out", "does not exist; create it"), ("fifo", "not a regular file")):
+    with pytest.raises(InputError, match="does not exist; create it"):
+        check_output(tmp_path / "no" / "out", force=True)
+    for force, message in ((True, "not a regular directory"), (False, "exists already")):
         with pytest.raises(InputError, match=message):
-            check_output(tmp_path / name, force=True)
+            check_output(tmp_path / "fifo", force=force, directory=True)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="not writable"):
         check_output(tmp_path / "out", force=False)

@@ -42,7 +42,7 @@ def run_demo(
     if output.exists():
         remove_directory(output)
     output.mkdir()
-    mark_directory(output, ("population*/*", "held_out_windows.bed", "embeddings.parquet", "report.html"))
+    mark_directory(output, ("population*/*", "run/*", "held_out_windows.bed", "embeddings.parquet", "report.html"))
 
     def announce(step: int, text: str) -> None:
         if progress:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from filelock import FileLock, SoftFileLock, Timeout
@@ -37,6 +38,8 @@ def check_output(path: Path, *, force: bool, directory: bool = False, inputs: It
         inside = given in output.parents and "*" not in "".join(_patterns(given) or "*")
         if source.exists() and (inside or output in (given, *given.parents)):
             raise InputError(f"{path}: the input {source} would be lost; choose another output")
+    if _is_special(path) and not directory:
+        return
     if directory and not os.path.lexists(path):
         settle(path)
     if os.path.lexists(path):
@@ -48,10 +51,18 @@ def check_output(path: Path, *, force: bool, directory: bool = False, inputs: It
         if not (path.is_dir() and not path.is_symlink() if directory else path.is_file()):
             raise InputError(f"{path}: is not a regular {'directory' if directory else 'file'}; choose another output")
         if directory and (foreign := next(_foreign(path), None)):
-            raise InputError(f"{path}: holds {foreign.relative_to(path)}, which mutbert did not write; move it away")
+            what = f"holds {foreign.relative_to(path)}, which mutbert did not write there"
+            raise InputError(f"{path}: {what}; move it away")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         problem = "is not writable" if path.parent.is_dir() else "does not exist"
         raise InputError(f"{path}: the directory {path.parent} {problem}; create it, or choose another output")
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether a path is a pipe, a device or an open file of a process, which are written to, never replaced."""
+    home = f"{path.parent.resolve()}/"
+    of_system = path.is_symlink() and (home == "/dev/" or home.startswith("/proc/"))
+    return path.exists() and not path.is_dir() and (of_system or not path.is_file())
 
 
 def mark_directory(path: Path, patterns: Iterable[str] = ("*",)) -> None:
@@ -70,6 +81,9 @@ def _patterns(path: Path) -> list[str] | None:
 def _foreign(directory: Path, patterns: Iterable[str] = (), prefix: str = "") -> Iterator[Path]:
     """Yield what a directory holds that this program did not write; a marked subdirectory has its own patterns."""
     own = _patterns(directory)
+    if own is not None and prefix and not any(fnmatchcase(prefix, pattern) for pattern in patterns):
+        yield directory
+        return
     patterns, prefix = (patterns, prefix) if own is None else (own, "")
     for entry in sorted(directory.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
@@ -90,15 +104,17 @@ def atomic_directory(
     check_output(path, force=force, directory=True)
     with _explained(path), making(path, resume=resume) as folder:
         try:
-            _empty(folder)
-            yield folder
-            files = sorted(one for one in folder.rglob("*") if one.is_file() and one.name != _MARKER)
-            mark_directory(folder, [str(file.relative_to(folder)) for file in files])
-            mode = (folder / _MARKER).stat().st_mode
-            for file in files:
-                _finish(file, mode)
-            check_output(path, force=force, directory=True)
-            publish(folder, path)
+            # Before anything is removed, as a full disk is one until then.
+            with _explained(path):
+                _empty(folder)
+                yield folder
+                files = sorted(one for one in folder.rglob("*") if one.is_file() and one.name != _MARKER)
+                mark_directory(folder, [str(file.relative_to(folder)) for file in files])
+                mode = (folder / _MARKER).stat().st_mode
+                for file in files:
+                    _finish(file, mode)
+                check_output(path, force=force, directory=True)
+                publish(folder, path)
         except BaseException as error:
             if keep():
                 error.add_note("--resume goes on from what is finished")
@@ -178,23 +194,34 @@ def remove_directory(directory: Path) -> None:
 def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a file to write, which becomes `path` in one rename when the block ends without an error."""
     check_output(path, force=force)
+    if _is_special(path):
+        with TemporaryDirectory(prefix="mutbert-") as folder:
+            yield (aside := Path(folder) / path.name)
+            with aside.open("rb") as written, path.open("ab") as output:
+                shutil.copyfileobj(written, output)
+        return
     partial = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    with _explained(path):
-        try:
+    try:
+        with _explained(path):
             partial.touch(exist_ok=False)
             mode = partial.stat().st_mode
             yield partial
             check_output(path, force=force)
             _finish(partial, mode)
             partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON, which has no NaN and no infinity: null takes their place."""
+    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent=1)
 
 
 def write_json(path: Path, value: Any, *, force: bool = False) -> None:
     """Write a value as JSON, as `atomic_file` does."""
     with atomic_file(path, force=force) as file:
-        file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        file.write_text(json_text(value) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -219,14 +246,22 @@ def _explained(path: Path) -> Iterator[None]:
     """Raise InputError for a write that fails, with the file's name."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
         # Libraries report a full disk by exceptions of their own, some of them without the reason.
-        full = isinstance(error, OSError) and shutil.disk_usage(path.parent).free < _BLOCK
+        full = free_space(path) < _BLOCK
         lasting = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS}
         if not full and getattr(error, "errno", None) not in lasting and "No space left" not in str(error):
             raise
         reason = "the device is full" if full else one_line(error)
         raise InputError(f"{path}: cannot be written ({reason}); make room or choose another output") from error
+
+
+def free_space(path: Path) -> int:
+    """Return the bytes that are free where a file is, or is to be; no room for names is none."""
+    found = os.statvfs(path.parent)
+    return found.f_bavail * found.f_frsize if found.f_favail or not found.f_files else 0
 
 
 def set_mode(file: Path, mode: int) -> None:

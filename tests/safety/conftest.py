@@ -66,3 +66,5 @@ def writes():
 def pytest_generate_tests(metafunc):
     if "verb" in metafunc.fixturenames:
         metafunc.parametrize("verb", WRITES.values(), ids=WRITES)
+    if "write" in metafunc.fixturenames:
+        metafunc.parametrize("write", [(name, WRITES) for name in WRITES], ids=list(WRITES))

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, is_dataclass
@@ -167,7 +168,12 @@ def _make_command(words: str, verb: Verb) -> Any:
     options = [option for name, option in found.items() if name not in _HIDDEN and verb.names.get(name) != ""]
 
     def run(**values: Any) -> None:
-        _run(verb, values)
+        try:
+            _run(verb, values)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever reads our output has seen enough, as with `mutbert ... | head`.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     shared = _parameters("cli.environment:running_on", {}).values() if verb.runs_model else ()
     as_json = _typed("json", "bool", False, _SHARED["json"], {})
@@ -208,7 +214,7 @@ def _run(verb: Verb, values: dict[str, Any]) -> None:
         data = verb.data(result)
         # Of several processes the first prints.
         if os.environ.get("RANK", "0") == "0":
-            typer.echo(json.dumps(record_of(data), indent=1)) if as_json else verb.show(result)
+            typer.echo(_load("files:json_text")(record_of(data))) if as_json else verb.show(result)
     found = record_of(data)
     if found.get("failed") or not found.get("agrees", True):
         raise typer.Exit(1)

@@ -15,6 +15,7 @@ from typing import Any
 from mutbert.errors import InputError
 
 _INPUTS = ("bed", "fasta", "input", "sequence", "sequences", "vcf")
+_STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _STARTS = {b">": ".fa", b"@": ".fq", b"PAR1": ".parquet", b"##fileformat": ".vcf", b"BCF": ".bcf"}
 
 
@@ -57,7 +58,7 @@ def running_on(device: str | None = None, threads: int | None = None) -> Iterato
 def streamed(arguments: Mapping[str, Any], suffix: str | None) -> Iterator[dict[str, Any]]:
     """Yield arguments with files for ``-``; what is written to one, which has this suffix, is printed at the end."""
     inputs = [name for name in _INPUTS if arguments.get(name) in ("-", ("-",))]
-    prints = suffix is not None and arguments.get("output") == "-"
+    prints = suffix is not None and arguments.get("output") in _STDOUT
     if not inputs and not prints:
         yield dict(arguments)
         return

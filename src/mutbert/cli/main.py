@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -302,10 +303,20 @@ def _end(number: int, _: Any) -> None:
 
 def run() -> None:
     """Run the program, and print what a user can mend in one line."""
+    # The number of a closed stream would be that of the next file that is opened, and get what is meant for the stream.
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    try:
+        Path.cwd()
+    except OSError as error:
+        _stop(f"the working directory cannot be used ({error.strerror}); change to another")
     # What is ignored, as by nohup, remains so.
     handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     for number in (one for one, handler in handlers.items() if handler is not signal.SIG_IGN):
         signal.signal(number, _end)
+    # What a thread cannot write, the main one reports.
+    threading.excepthook = lambda failed: isinstance(failed.exc_value, OSError) or threading.__excepthook__(failed)
     # Processes that load data are ended as before.
     os.register_at_fork(after_in_child=lambda: list(map(signal.signal, handlers, handlers.values())))
     try:
@@ -323,10 +334,6 @@ def run() -> None:
             raise
         _stop(f"out of memory ({one_line(error, 160)}); lower --batch-size, --context or --workers, as the command has")
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            # Whoever reads our output has seen enough, as with `mutbert ... | head`.
-            sys.stderr.close()
-            sys.exit(0)
         if error.errno not in _REMEDIES:
             raise
         _stop(f"{error.filename or 'output'}: {error.strerror}; {_REMEDIES[error.errno]}")

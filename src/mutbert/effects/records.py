@@ -29,6 +29,7 @@ from mutbert.inference.run import differences
 from mutbert.regions import ContigNames
 
 VCFS: Final = (".vcf.gz", ".vcf", ".bcf")
+INDICES: Final = {".gz": ("tbi", "csi"), ".bcf": ("csi",)}  # a .tbi file cannot hold positions from 2^29 on
 TABLES: Final = (".tsv.gz", ".tsv", ".parquet")
 EPSILON: Final = 1e-4  # added to frequencies, so that an allele that was never seen has a ratio
 _FORMAT: Final = "mutbert calibration"
@@ -154,10 +155,11 @@ def write_vcf(
                 file.write(b"\t".join(columns) + b"\n")
         if path.suffix == ".bcf" and not _bcftools("view", "--no-version", "-Ob", "-o", str(aside), str(written)):
             raise InputError(f"{path}: its records cannot be BCF, which needs each field declared; write .vcf.gz")
-    for kind in ("tbi", "csi"):
+    if not path.is_file():
+        return None, "a pipe or a device has none"
+    for kind in INDICES.get(path.suffix, ()):
         path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
-    # A .tbi file cannot hold positions from 2^29 on.
-    for kind in {".vcf": (), ".bcf": ("csi",)}.get(path.suffix, ("tbi", "csi")):
+    for kind in INDICES.get(path.suffix, ()):
         if _bcftools("index", f"--{kind}", str(path)):
             return path.with_name(f"{path.name}.{kind}"), ""
     return None, ".vcf files have none" if path.suffix == ".vcf" else "the records are not in order"

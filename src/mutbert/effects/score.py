@@ -177,7 +177,8 @@ def _check_outputs(output: Path, table: Path | None, inputs: Iterable[Any], *, c
         if path is not None:
             if not path.name.endswith(allowed) or path.name in allowed:
                 raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
-            check_output(path, force=force, inputs=inputs)
+            for kind in ("", *files.INDICES.get(path.suffix, ())):
+                check_output(path.with_name(f"{path.name}.{kind}".rstrip(".")), force=force, inputs=inputs)
     if table is not None and output.resolve() == table.resolve():
         raise InputError(f"{table}: is the other output too; choose another table")
 

@@ -3,6 +3,8 @@
 Shape suffixes: P positions, W windows, N passes, L length in bases, E edits, S spans, 4 bases in the order A, C, G, T.
 """
 
+import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +20,7 @@ from mutbert import alphabet
 from mutbert.arrays import Float32, Int64, UInt8, list_ranges
 from mutbert.encoders.inputs import MASKED, place_windows, read_windows
 from mutbert.errors import InputError, require
-from mutbert.files import atomic_file, check_output, sha256_of
+from mutbert.files import atomic_file, check_output, free_space, sha256_of
 from mutbert.genome.sources import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
@@ -339,19 +341,37 @@ def _write(path: Path, parts: Sequence[Path], track: str, lengths: Mapping[str, 
     contig = pl.col("contig").replace_strict(dict(enumerate(lengths)), return_dtype=pl.String)
     position = pl.col("position")
     columns = contig, position, (position + 1).alias("end"), pl.col(track)
-    frames = (pl.scan_parquet(part).filter(pl.col(track).is_not_nan()).select(columns).collect() for part in parts)
+    scans = [pl.scan_parquet(part).filter(pl.col(track).is_not_nan()).select(columns) for part in parts]
     if path.suffix.lower() in _BIGWIG:
-        import pyBigWig
-
-        with pyBigWig.open(str(path), "w") as file:
-            file.addHeader(list(lengths.items()))
-            for frame in frames:
-                # Of adjacent bases, positions less row numbers are equal.
-                for (name, _), rows in frame.group_by("contig", position - pl.int_range(pl.len()), maintain_order=True):
-                    file.addEntries(name, rows["position"][0], values=rows[track].to_numpy(), span=1, step=1)
+        _write_bigwig(path, scans, lengths)
         return
     with pysam.BGZFile(str(path), "wb") if path.suffix.lower() == ".gz" else path.open("wb") as file:
         file.write(f'track type=bedGraph name="{track}"\n'.encode())
-        for frame in frames:
+        for scan in scans:
             # Each number is the shortest that is read as the same float32.
-            file.write(frame.write_csv(include_header=False, separator="\t").encode())
+            file.write(scan.collect().write_csv(include_header=False, separator="\t").encode())
+
+
+def _write_bigwig(path: Path, scans: Sequence[pl.LazyFrame], lengths: Mapping[str, int]) -> None:
+    """Write contig, position, end and value as bigWig; raise OSError where the file does not hold them."""
+    import pyBigWig
+
+    def runs(most_bytes: int = 0) -> Iterator[tuple[str, int, Float32]]:
+        for frame in (scan.collect() for scan in scans):
+            # On a full disk the library reports success, or never returns.
+            if free_space(path) < most_bytes * (len(frame) + len(lengths) + (1 << 14)):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            # Of adjacent bases, positions less row numbers are equal.
+            key = pl.col("position") - pl.int_range(pl.len())
+            for (name, _), rows in frame.group_by("contig", key, maintain_order=True):
+                yield str(name), rows["position"][0], rows[:, 3].to_numpy()
+
+    with pyBigWig.open(str(path), "w") as file:
+        file.addHeader(list(lengths.items()))
+        for name, start, value_P in runs(64):
+            file.addEntries(name, start, values=value_P, span=1, step=1)
+    with pyBigWig.open(str(path)) as file:
+        read = file.values
+        same = (np.array_equal(read(name, at, at + len(one), numpy=True), one) for name, at, one in runs())
+        if file.chroms() != lengths or not all(same):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))

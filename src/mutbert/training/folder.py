@@ -34,7 +34,9 @@ _MAY_CHANGE: Final = (
 )  # fmt: skip
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # How torch and safetensors report a file that could not be written.
-_NOT_WRITTEN: Final = ("No space left", "PytorchStreamWriter", "file write failed", "unexpected pos", "I/O error")
+_NOT_WRITTEN: Final = (
+    "No space left", "PytorchStreamWriter", "file write failed", "unexpected pos", "I/O error", "iostream error",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
