@@ -10,7 +10,7 @@ import pytest
 
 from mutbert import build_genome
 from mutbert.errors import InputError
-from mutbert.inference.run import parts_folder, run_parts
+from mutbert.inference.parts import parts_folder, run_parts
 
 
 def run(output, plan, items=(), log=None, **settings):

@@ -25,7 +25,7 @@ from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.variants import MOST_IMPOSSIBLE, SUM_TOLERANCE
 from mutbert.genome.vcf import VcfHeader, read_lines, read_records
-from mutbert.inference.run import differences
+from mutbert.inference.parts import differences
 from mutbert.regions import ContigNames
 
 VCFS: Final = (".vcf.gz", ".vcf", ".bcf")

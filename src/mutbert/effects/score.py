@@ -24,7 +24,8 @@ from mutbert.errors import InputError
 from mutbert.files import check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
-from mutbert.inference.run import check_done, model_hash, model_name, parts_folder, parts_path, run_parts, was_stopped
+from mutbert.inference.parts import check_done, parts_folder, parts_path, run_parts, was_stopped
+from mutbert.inference.run import model_hash, model_name
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.regions import ContigNames, Region, merge_regions, names_text, read_bed

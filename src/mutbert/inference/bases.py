@@ -25,6 +25,7 @@ from mutbert.genome.sources import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.classifier import WindowClassifier, open_classifier
+from mutbert.inference.parts import parts_folder, run_parts, was_stopped
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.regions import Region, merge_regions, read_bed
@@ -260,7 +261,7 @@ def write_tracks(
     if mask_every < 0:
         raise InputError(f"mask_every is {mask_every}; give 0 for none, 1 for one base at a time, or more")
     for path in outputs.values():
-        resumes = force or (resume and run.was_stopped(path))
+        resumes = force or (resume and was_stopped(path))
         check_output(path, force=resumes, inputs=(model, genome, bed, person_vcf))
     genome = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     lengths, names = genome.lengths, list(genome.lengths)
@@ -286,7 +287,7 @@ def write_tracks(
     stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
     work = f"{known:,} bases, about {-(-known // stride) * max(mask_every, 1):,} windows"
     with (
-        run.parts_folder(output, plan, outputs.values(), resume=resume, force=force) as folder,
+        parts_folder(output, plan, outputs.values(), resume=resume, force=force) as folder,
         progress_bar("tracks", known, unit="bases", work=work, show=progress) as advance,
     ):
 
@@ -297,7 +298,7 @@ def write_tracks(
             scores.select(*located, "base", *outputs).write_parquet(path)
 
         chunks = enumerate(_chunks(span_S3, stride, predictor.windows_at_once(mask_every)))
-        parts = run.run_parts(folder, chunks, compute, skipped=lambda one: advance(_known_bases(genome, one)))
+        parts = run_parts(folder, chunks, compute, skipped=lambda one: advance(_known_bases(genome, one)))
         with ExitStack() as stack:
             for track, path in outputs.items():
                 _write(stack.enter_context(atomic_file(path, force=force)), parts, track, lengths)

@@ -27,8 +27,8 @@ from mutbert.examples.table import Columns, Examples, read_examples, table_of
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
+from mutbert.inference.parts import parts_folder, run_parts, was_stopped
 from mutbert.inference.reading import Pieces, fit_sequences, open_source
-from mutbert.inference.run import parts_folder, run_parts
 from mutbert.model import MutBertPreTrainedModel
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import Region
@@ -79,7 +79,7 @@ def embed(
     """
     output = Path(output)
     run.check_run(strands, precision, batch_size, long)
-    resumes = force or (resume and run.was_stopped(output))
+    resumes = force or (resume and was_stopped(output))
     check_output(output, force=resumes, inputs=(model, input, fasta, genome, bed, person_vcf))
     if output.suffix not in _FORMATS:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")

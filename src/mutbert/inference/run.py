@@ -8,13 +8,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import torch
 
 from mutbert import alphabet
@@ -22,18 +21,7 @@ from mutbert.arrays import Float32, Float64, Int64, list_ranges
 from mutbert.encoders.adapter import takes_mask
 from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows, find_members
 from mutbert.encoders.known import resolve_model
-from mutbert.errors import FinishedError, InputError, is_out_of_memory, reading
-from mutbert.files import (
-    atomic_file,
-    check_output,
-    locked,
-    mark_directory,
-    mark_of,
-    read_mark,
-    remove_directory,
-    set_mark,
-    write_json,
-)
+from mutbert.errors import InputError, is_out_of_memory, reading
 from mutbert.genome.population import read_person
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertPreTrainedModel
@@ -47,8 +35,6 @@ Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
 _TOKENS: Final = 1 << 16  # of a batch at most, padding included
-_PLAN: Final = "plan.json"
-_PARTS: Final = "[0-9]*"
 
 
 def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Model], **overrides: Any) -> Model:
@@ -327,96 +313,3 @@ def batch_of(inputs: Inputs | PaddedWindows, rows: Int64, model: Any, *, reverse
     batch = inputs.batch(rows, np.ones(len(rows), dtype=np.bool_) if reverse else None)
     device = next(model.parameters()).device
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-
-
-def parts_path(output: Path) -> Path:
-    """Return the directory of an output's parts, files that appear whole, and of all that they depend on."""
-    return output.with_name(f"{output.name}.parts")
-
-
-def was_stopped(output: Path) -> bool:
-    """Return whether a run of this output can be resumed, or is finished."""
-    return (parts_path(output) / _PLAN).exists() or read_mark(output) is not None
-
-
-def check_done(output: Path, plan: Mapping[str, Any], outputs: Collection[Path] = (), *, force: bool) -> None:
-    """Raise FinishedError where nothing is left to resume, InputError where another command has written an output."""
-    is_stopped = (parts_path(output) / _PLAN).exists()
-    marks = {read_mark(one) for one in outputs or [output]}
-    if marks == {mark_of(plan)} and not is_stopped:
-        raise FinishedError(f"{output}: the run is finished; nothing is left to resume")
-    if not (is_stopped or force or marks == {None}):
-        raise InputError(f"{output}: exists already, of another command; choose another output")
-
-
-@contextmanager
-def parts_folder(
-    output: Path, plan: Mapping[str, Any], outputs: Collection[Path] = (), *, resume: bool = False, force: bool = False
-) -> Iterator[Path]:
-    """Yield the locked directory of an output's parts, removed when the block ends well, or without a finished part."""
-    folder = parts_path(output)
-    if resume:
-        check_done(output, plan, outputs, force=force)
-    check_output(folder, force=True, directory=True)
-    folder.mkdir(exist_ok=True)
-    with locked(folder, output):
-        path = folder / _PLAN
-        if not path.exists() or (force and not resume):
-            mark_directory(folder, (_PLAN, _PARTS, ".*"))
-            for part in folder.glob(_PARTS):
-                part.unlink()
-            write_json(path, plan, force=True)
-        elif not resume:
-            goes_on = f"use --resume to go on from part {len(list(folder.glob(_PARTS))) + 1}"
-            raise InputError(f"{folder}: has a stopped run; {goes_on}, or choose another output")
-        with reading(path, f"remove {folder}"):
-            found = "; ".join(differences(json.loads(path.read_text(encoding="utf-8")), plan))
-        if found:
-            raise InputError(f"{output}: cannot be resumed: {found}; use the same, or choose another output")
-        try:
-            yield folder
-        except BaseException as error:
-            if done := len(list(folder.glob(_PARTS))):
-                error.add_note(f"--resume goes on from part {done + 1}")
-            else:
-                remove_directory(folder)
-            raise
-        for one in outputs or [output]:
-            set_mark(one, mark_of(plan))
-        remove_directory(folder)
-
-
-def run_parts(
-    folder: Path, items: Iterable[tuple[int, Any]], compute: Callable[[Any, Path], None], *,
-    skipped: Callable[[Any], None], rank: int = 0, ranks: int = 1,
-) -> list[Path]:  # fmt: skip
-    """Return the files of numbered items; ``compute(item, path)`` writes this process's share of those missing."""
-    paths = []
-    for number, item in items:
-        paths.append(path := folder / f"{number:08d}.parquet")
-        if number % ranks != rank or _is_whole(path):
-            skipped(item)
-        else:
-            with atomic_file(path, force=True) as partial:
-                compute(item, partial)
-    return paths
-
-
-def _is_whole(part: Path) -> bool:
-    """Return whether a part is there and can be read; a damaged one is made again."""
-    with suppress(OSError, pl.exceptions.PolarsError):
-        pl.read_parquet(part)
-        return True
-    return False
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return in words how two plans differ, with their nested ``settings``."""
-    old, new = ({**plan, **plan.get("settings", {})} for plan in json.loads(json.dumps([before, now])))
-    return [
-        f"the {name} is another"
-        if len(str(new.get(name))) == 64  # letters of a SHA-256
-        else f"{name} was {json.dumps(old.get(name)):.80} and is {json.dumps(new.get(name)):.80}"
-        for name in {**old, **new}
-        if name != "settings" and old.get(name) != new.get(name)
-    ]
