@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Final
 
 from accelerate import PartialState
@@ -233,10 +232,6 @@ def _explained(run: Path) -> Iterator[None]:
             what = f"out of memory ({said}); lower {batch} (the result stays the same)"
         elif getattr(error, "errno", None) in _FULL or (own and any(text in str(error) for text in _NOT_WRITTEN)):
             what = f"cannot be written, the disk is full ({said}); make room and use --resume"
-        elif isinstance(error, UnpicklingError):
-            what = (
-                "the checkpoint holds other things than tensors, and nothing of it was run; remove it and use --resume"
-            )
         else:
             raise
         steps = _saved_steps(run)
