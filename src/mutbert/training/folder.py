@@ -91,8 +91,8 @@ class Run:
     def _create(self, inputs: Sequence[str | None], *, resume: bool, force: bool) -> None:
         folder = self.folder
         try:
-            # One that holds nothing yet was created by a run that was killed right then.
-            if resume and folder.is_dir() and not any(folder.glob("[!.]*")):
+            # One that holds no recipe yet was created by a run that was killed right then.
+            if resume and folder.is_dir() and {one.name for one in folder.glob("[!.]*")} <= {PROVENANCE}:
                 files.mark_directory(folder, RUN_FILES)
             elif resume and folder.exists():
                 self._check_same()
@@ -131,9 +131,9 @@ class Run:
 
     def write_records(self, folder: Path) -> None:
         """Write the recipe and the provenance into a folder."""
+        files.write_json(folder / PROVENANCE, self.provenance, force=True)
         with files.atomic_file(folder / RECIPE, force=True) as file:
             file.write_text(self.recipe.as_yaml(), encoding="utf-8")
-        files.write_json(folder / PROVENANCE, self.provenance, force=True)
 
     @contextmanager
     def publish_model(self) -> Iterator[Path]:
