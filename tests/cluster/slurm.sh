@@ -42,6 +42,7 @@ SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
+AuthInfo=cred_expire=5
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
 SlurmctldLogFile=$folder/log/slurmctld.log
@@ -61,7 +62,7 @@ MinJobAge=3600
 KillWait=5
 OverTimeLimit=0
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-NodeName=$host NodeAddr=127.0.0.1 CPUs=${SLURM_TEST_CPUS:-$(nproc)} RealMemory=$(($(free -m | awk '/Mem/{print $2}') - 1024)) State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=$(($(free -m | awk '/Mem/{print $2}') - 1024)) State=UNKNOWN
 PartitionName=debug Nodes=$host Default=YES MaxTime=INFINITE State=UP
 END
 for daemon in slurmctld slurmd; do
