@@ -1,0 +1,19 @@
+# One training in one job, which goes on from its last checkpoint.
+rule pretrain_model:
+    input:
+        STORE,
+    output:
+        TARGETS["pretrain"],
+    log:
+        f"{LOGS}/pretrain.log",
+    threads: config["threads"] * PROCESSES
+    resources:
+        gpu=PROCESSES if config["gpu"] else 0,
+        mem_mb=8000 * PROCESSES,
+        runtime=PRETRAIN.get("minutes"),
+    params:
+        launcher=launcher(),
+        words=" ".join(quote(one) for one in (PRETRAIN.get("recipe", ""), *PRETRAIN.get("settings", []))),
+        folder=lambda wc, output: Path(output[0]).parent,
+    shell:
+        "{params.launcher} pretrain {params.words} genome={input:q} output={params.folder:q} --resume &> {log}"
