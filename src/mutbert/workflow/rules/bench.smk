@@ -1,7 +1,7 @@
-# A cell of the benchmark a job, and the report; labelled variants, a table a job.
+# A cell of the benchmark a job, and their report; a table of labelled variants a job.
 rule bench_cell:
     input:
-        lambda wc: model_files(CELLS[wc.cell]["--model"].partition("=")[2]),
+        lambda wc: model_files(*BENCH["models"].values()),
     output:
         f"{R}/bench/{{cell}}.json",
     log:
@@ -12,7 +12,7 @@ rule bench_cell:
         mem_mb=lambda wc, attempt: 8000 * attempt,
         runtime=lambda wc, attempt: 240 * attempt,
     params:
-        command=lambda wc: f"{on_gpu()} mutbert bench cell {cell_options(wc.cell)}",
+        command=lambda wc: f"{on_gpu()} mutbert bench cell {CELLS[wc.cell]} {BENCH['options']} -o {quote(R)}/bench",
     shell:
         "{params.command} --threads {threads} &> {log:q}"
 
@@ -32,9 +32,9 @@ rule bench_report:
 
 rule vep_table:
     input:
-        STORE,
-        lambda wc: VEP[wc.name]["variants"],
         lambda wc: model_files(*VEP[wc.name]["models"].values()),
+        store=STORE,
+        variants=lambda wc: VEP[wc.name]["variants"],
     output:
         f"{R}/vep/{{name}}/report.html",
     log:
@@ -45,7 +45,10 @@ rule vep_table:
         mem_mb=lambda wc, attempt: 8000 * attempt,
         runtime=grows(60, 10),
     params:
-        command=lambda wc: f"{on_gpu()} mutbert bench vep --genome {quote(STORE)} {vep_options(wc.name)}",
+        gpu=on_gpu(),
+        models=lambda wc: words("--model", map("=".join, VEP[wc.name]["models"].items())),
+        options=lambda wc: VEP[wc.name]["options"],
         folder=lambda wc, output: Path(output[0]).parent,
     shell:
-        "{params.command} --threads {threads} --force -o {params.folder:q} &> {log}"
+        "{params.gpu} mutbert bench vep --genome {input.store:q} --variants {input.variants:q} {params.models}"
+        " {params.options} --threads {threads} -o {params.folder:q} --force &> {log}"

@@ -1,15 +1,12 @@
-# What the rules share: paths, and the words of commands.
+# What the rules share: files, and the words of commands.
 import glob
 import json
 import re
-from itertools import product
 from pathlib import Path
 from shlex import quote
-from urllib.parse import quote as percent_encoded
 
 R = config["results"]
 LOGS = f"{R}/logs"
-SCRIPTS = quote(f"{workflow.basedir}/scripts")
 GENOME, PRETRAIN, SCORE, TRACKS, EMBED, BENCH, VEP = (
     config.get(part, {}) for part in ("genome", "pretrain", "score", "tracks", "embed", "bench", "vep")
 )
@@ -17,7 +14,6 @@ STORE = GENOME.get("store") or f"{R}/population.genome"
 TRAINED = f"{R}/pretrain/model"
 MODEL = config.get("model") or TRAINED
 PROCESSES = PRETRAIN.get("processes", 1)
-# The output of each part of the workflow.
 TARGETS = {
     "genome": f"{R}/genome.json",
     "pretrain": f"{R}/pretrain/metrics.json",
@@ -29,9 +25,19 @@ TARGETS = {
 }
 
 
+def script(name):
+    """Return what begins the command of a script."""
+    return f"{'bash' if name.endswith('sh') else 'python'} {quote(f'{workflow.basedir}/scripts/{name}')}"
+
+
+def on_gpu(count=1):
+    """Return what begins a command that has GPUs to itself."""
+    return f"{script('on_gpu.sh')} {count}" if config["gpu"] else ""
+
+
 def words(option, values):
-    """Return an option for each value, for a shell."""
-    return " ".join(f"{option} {quote(str(value))}" for value in values)
+    """Return an option for each value that there is, for a shell."""
+    return " ".join(f"{option} {quote(str(value))}" for value in values if value is not None)
 
 
 def grows(least, per_megabyte):
@@ -39,62 +45,24 @@ def grows(least, per_megabyte):
     return lambda wildcards, input, attempt: attempt * int(least + per_megabyte * input.size_mb)
 
 
-def script(name):
-    """Return what begins the command of a script."""
-    return f"python {SCRIPTS}/{name}.py"
-
-
-def on_gpu(count=1):
-    """Return what begins the command of a job with GPUs, which no other job of the machine then has."""
-    return f"bash {SCRIPTS}/on_gpu.sh {count}" if config["gpu"] else ""
-
-
 def model_files(*paths):
     """Return what a job waits for to read models; nothing for those of the Hub."""
-    return [
-        TARGETS["pretrain"] if path == TRAINED else path for path in paths if path == TRAINED or Path(path).is_dir()
-    ]
-
-
-def sources(kind, contigs=("",)):
-    """Return FASTA or VCF files, with their prefixes, of which a pattern may stand for one a contig."""
-    found = {}
-    for entry in GENOME.get(kind, []):
-        prefix, path = re.fullmatch(r"([^=/]+=)?(.+)", entry).groups("")
-        for name in dict.fromkeys(path.replace("{contig}", contig) for contig in contigs):
-            found |= {f"{prefix}{one}": one for one in (sorted(glob.glob(name)) if "*" in name else [name])}
-    return found
-
-
-def files_of(kind, contigs=("",)):
-    """Return what sources need: the files, or the downloads that they come from."""
-    place = re.compile(rf"(?:[^=/]+=)?({re.escape(R)}/downloads/[^/]+)/.*")
-    downloads = [place.fullmatch(entry) for entry in GENOME.get(kind, [])]
-    kept = [path for path in sources(kind, contigs).values() if not place.fullmatch(path)]
-    return [*dict.fromkeys(f"{one[1]}.done" for one in downloads if one), *kept]
-
-
-def contigs_of(part=None):
-    """Return the contigs of a part, or of all, once they are known."""
-    parts = json.loads(Path(checkpoints.contigs.get().output[0]).read_text())
-    return parts[part] if part else [contig for part in parts.values() for contig in part]
-
-
-def stores(wildcards):
-    """Return the stores of the parts of a genome."""
-    parts = json.loads(Path(checkpoints.contigs.get().output[0]).read_text())
-    return [f"{R}/genome/{part}.genome" for part in parts]
+    return [TARGETS["pretrain"] if one == TRAINED else one for one in paths if one == TRAINED or Path(one).is_dir()]
 
 
 def source_options(contigs):
-    """Return the options with the files that have these contigs."""
-    return f"{words('--fasta', sources('fasta'))} {words('--vcf', sources('vcf', contigs))}"
+    """Return the options for FASTA and VCF files; patterns are for the shell, as downloads are not there yet."""
+    found = dict.fromkeys(vcf.replace("{contig}", contig) for vcf in GENOME.get("vcf", []) for contig in contigs)
+    vcfs = (f"$(printf ' --vcf %s' {vcf})" if "*" in vcf else f"--vcf {quote(vcf)}" for vcf in found)
+    return " ".join((words("--fasta", GENOME.get("fasta", [])), *vcfs))
 
 
-def launcher():
-    """Return what starts a training: a program, torchrun, or what the configuration has."""
-    many = f"torchrun --standalone --nproc-per-node {PROCESSES} -m mutbert"
-    return f"{on_gpu(PROCESSES)} {PRETRAIN.get('launcher') or ('mutbert' if PROCESSES == 1 else many)}"
+def source_files(contigs):
+    """Return the FASTA and VCF files, or the downloads that they come from."""
+    entries = [re.sub("^[^=/]+=", "", one) for one in (*GENOME.get("fasta", []), *GENOME.get("vcf", []))]
+    paths = [one.replace("{contig}", contig) for one in entries for contig in contigs]
+    done = [re.sub(rf"^({re.escape(R)}/downloads/[^/]+)/.*", r"\1.done", path) for path in paths]
+    return [*dict.fromkeys(file for path in done for file in (glob.glob(path) if "*" in path else [path]))]
 
 
 def beds_of(wildcards):
@@ -103,71 +71,48 @@ def beds_of(wildcards):
 
 
 def minutes(wildcards, input, attempt):
-    """Return the time of the records of a part at the configured rate, twice over; an hour for other parts."""
+    """Return twice the time that a part's records take at the configured rate; an hour for other parts."""
     records = re.match(r"# (\d+)", Path(input.bed).read_text()) if Path(input.bed).exists() else None
-    return attempt * (10 + int(records[1]) // int(30 * SCORE["rate"] + 1) if records else 60)
-
-
-def cell_options(cell):
-    """Return the words of a command that makes a cell."""
-    named = " ".join(words(option, [value]) for option, value in CELLS[cell].items())
-    return f"{named} {BENCH['options']} -o {quote(R)}/bench"
-
-
-def vep_options(name):
-    """Return the words of a command for a table of labelled variants."""
-    models = words("--model", map("=".join, VEP[name]["models"].items()))
-    return f"--variants {quote(VEP[name]['variants'])} {models} {VEP[name]['options']}"
+    return attempt * (10 + int(int(records[1]) / SCORE["rate"] / 30) if records else 60)
 
 
 def cells():
-    """Return the options of each cell of the benchmark, by its file in the results."""
+    """Return the words of the command of each cell of the benchmark, by the cell's file."""
+    from mutbert.evaluation.cells import cells_of
+    from mutbert.evaluation.run import GridRequest
     from mutbert.evaluation.suites import load_suite
 
+    chosen = {name: BENCH[name] for name in ("methods", "protocols", "tasks", "seeds", "baselines") if name in BENCH}
     found = {}
-    for path, data in BENCH.get("suites", {}).items():
-        suite = load_suite(path)
-        protocols = [one for one in BENCH["protocols"] if one in suite.grid.protocols]
-        models = {**BENCH["models"], **({"kmer": None, "cnn": None} if BENCH["baselines"] and not suite.eqtl else {})}
-        tasks = [one for one in suite.by_name if not BENCH["tasks"] or one in BENCH["tasks"]]
-        for task, protocol, model, method in product(tasks, protocols, models, BENCH["methods"]):
-            own = suite.grid.protocols[protocol]
-            # Of the models that depend on no method, there is one; of eQTL, four cells are made together.
-            kind = "svm, window" if suite.eqtl else "" if model == "kmer" else "full" if model == "cnn" else method
-            count = 1 if model == "kmer" and own.validation == "file" else BENCH.get("seeds") or own.seeds
-            folder = suite.name, task, "-".join(filter(None, (model, kind)))
-            folder = Path(*(percent_encoded(one, safe=" ,+=@") for one in folder))
-            for seed in range(own.first_seed, own.first_seed + count):
-                place = {"--suite": path, "--data": data, "--task": task, "--protocol": protocol, "--seed": seed}
-                place |= {"--model": f"{model}={BENCH['models'][model]}" if model in BENCH["models"] else model}
-                place |= {"--method": "full" if kind in ("", "svm, window") else kind}
-                found[f"{folder}/{protocol}-{seed}"] = place
+    for path, data in BENCH["suites"].items():
+        for cell in cells_of(load_suite(path), BENCH["models"], GridRequest(**chosen)):
+            options = {"--suite": path, "--data": data, "--task": cell.task, "--protocol": cell.protocol}
+            options |= {
+                "--model": f"{cell.model}={BENCH['models'].get(cell.model, '')}".rstrip("="),
+                "--seed": cell.seed,
+            }
+            options |= {"--method": cell.method} if cell.method in BENCH["methods"] else {}
+            command = " ".join(words(option, [value]) for option, value in options.items())
+            # One command makes the cells of all classifiers of eQTL.
+            if command not in found.values():
+                found[str(cell.path(Path()).with_suffix(""))] = command
     return found
 
 
-CELLS, ON_GENOME = cells(), f"--model {quote(MODEL)} --genome {quote(STORE)}"
-# What cut.py cuts for a job that has parts, the command of one, and the files both read.
+CELLS = cells() if BENCH else {}
+# Of each job that is cut: how, of which files, and the command of a part. Windows that variants share are not cut.
+GRID = (SCORE.get("context") or quote(MODEL)) if SCORE.get("windows") == "shared" else 0
 JOBS = {
-    "tracks": {
-        "files": [STORE, *filter(None, [TRACKS.get("bed")])],
-        "cut": f"bases {quote(STORE)} {words('--bed', filter(None, [TRACKS.get('bed')]))} --parts {TRACKS.get('parts')}",
-        "command": f"tracks {words('--track', TRACKS.get('tracks', []))} {TRACKS.get('options')}",
-    },
-    "embed": {
-        "files": [STORE, EMBED.get("bed")],
-        "cut": f"lines {quote(EMBED.get('bed', ''))} --parts {EMBED.get('parts')}",
-        "command": f"embed {EMBED.get('options')}",
-    },
+    "tracks": (
+        f"bases {TRACKS.get('parts')}",
+        [one for one in (STORE, TRACKS.get("bed")) if one],
+        f"tracks {words('--track', TRACKS.get('tracks', []))} {TRACKS.get('options')}",
+    ),
+    "embed": (f"lines {EMBED.get('parts')}", [EMBED.get("bed")], f"embed {EMBED.get('options')}"),
 }
 for name, vcf in SCORE.get("vcf", {}).items():
-    context = words("--context", filter(None, [SCORE.get("context")]))
-    # Windows that neighbours share are not to be cut.
-    grid = SCORE.get("context") or quote(MODEL) if SCORE["windows"] == "shared" else 0
-    JOBS[f"score/{name}"] = {
-        "files": [STORE, vcf, *(model_files(MODEL) if SCORE["windows"] == "shared" else [])],
-        "cut": f"records {quote(vcf)} --genome {quote(STORE)} --parts {SCORE['parts']} --grid {grid}",
-        "command": f"score --vcf {quote(vcf)} --windows {SCORE['windows']} {context} {SCORE['options']}",
-    }
+    options = f"--windows {SCORE['windows']} {words('--context', [SCORE.get('context')])} {SCORE['options']}"
+    JOBS[f"score/{name}"] = (f"records {SCORE['parts']} {GRID}", [vcf, STORE], f"score --vcf {quote(vcf)} {options}")
 SUFFIXES = {
     "score": [SCORE.get("format")],
     "tracks": [f"{track}.bedgraph.gz" for track in TRACKS.get("tracks", [""])],

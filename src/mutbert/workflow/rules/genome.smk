@@ -1,48 +1,34 @@
-# A store of each group of contigs, and of these the genome.
+# A store of each contig, and of these the genome.
+CONTIGS = GENOME.get("contigs") or ["all"]
+
+
 rule download:
     output:
         touch(f"{R}/downloads/{{name}}.done"),
     log:
         f"{LOGS}/download-{{name}}.log",
     localrule: True
-    resources:
-        runtime=1440,
     params:
-        command=lambda wc: f"{script('download')} {quote(json.dumps(config['downloads'][wc.name]))}",
+        contigs=lambda wc: words("--contigs", config["downloads"][wc.name]),
         folder=lambda wc, output: output[0].removesuffix(".done"),
     shell:
-        "{params.command} {params.folder:q} &> {log}"
-
-
-checkpoint contigs:
-    input:
-        files_of("fasta"),
-    output:
-        f"{R}/genome/contigs.json",
-    log:
-        f"{LOGS}/contigs.log",
-    params:
-        command=f"{script('cut')} contigs {words('', sources('fasta'))} {words('--contig', GENOME.get('contigs', []))}",
-        bases=GENOME.get("job_bases"),
-    shell:
-        "{params.command} --bases {params.bases} -o {output:q} &> {log}"
+        "mutbert download {wildcards.name} {params.contigs} -o {params.folder:q} &> {log}"
 
 
 rule build:
     input:
-        files_of("fasta"),
-        lambda wc: files_of("vcf", contigs_of(wc.number)),
+        lambda wc: source_files([wc.contig]),
     output:
-        directory(f"{R}/genome/{{number}}.genome"),
+        directory(f"{R}/genome/{{contig}}.genome"),
     log:
-        f"{LOGS}/build-{{number}}.log",
+        f"{LOGS}/build-{{contig}}.log",
     resources:
         # docs/performance.md: 1.35 GB for 4 GB of files, and 0.2 s per MB of genotypes.
         mem_mb=grows(1000, 0.3),
         runtime=grows(10, 1 / 60),
     params:
-        sources=lambda wc: source_options(contigs_of(wc.number)),
-        contigs=lambda wc: words("--contigs", contigs_of(wc.number)),
+        sources=lambda wc: source_options([wc.contig]),
+        contigs=lambda wc: words("--contigs", [wc.contig] if GENOME["contigs"] else []),
         options=GENOME.get("options"),
     shell:
         "mutbert genome build {params.sources} {params.contigs} -o {output:q} --resume {params.options} &> {log}"
@@ -52,7 +38,7 @@ if "store" not in GENOME:
 
     rule merge:
         input:
-            stores,
+            expand(f"{R}/genome/{{contig}}.genome", contig=CONTIGS),
         output:
             directory(STORE),
         log:
@@ -65,8 +51,7 @@ if "store" not in GENOME:
 
 rule inspect:
     input:
-        files_of("fasta"),
-        lambda wc: files_of("vcf", contigs_of()) if GENOME.get("vcf") else [],
+        source_files(CONTIGS),
         store=STORE,
     output:
         report=TARGETS["genome"],
@@ -77,12 +62,11 @@ rule inspect:
         mem_mb=grows(2000, 0.5),
         runtime=grows(20, 1 / 20),
     params:
-        # Of a store that is there, the sources are not known.
-        verify=lambda wc: (
-            f"mutbert genome verify {quote(STORE)} {source_options(contigs_of())} --json"
+        # Of a store that was there, the sources are not known.
+        verify=(
+            f"mutbert genome verify {quote(STORE)} {source_options(CONTIGS)} --json"
             if "fasta" in GENOME
             else "echo null"
         ),
     shell:
-        "({params.verify} > {output.verified:q}"
-        " && mutbert genome inspect {input.store:q} --json > {output.report:q}) 2> {log}"
+        "({params.verify} > {output.verified:q} && mutbert genome inspect {input.store:q} --json > {output.report:q}) 2> {log}"

@@ -12,8 +12,10 @@ rule pretrain_model:
         mem_mb=8000 * PROCESSES,
         runtime=PRETRAIN.get("minutes"),
     params:
-        launcher=launcher(),
-        words=" ".join(quote(one) for one in (PRETRAIN.get("recipe", ""), *PRETRAIN.get("settings", []))),
+        launcher=PRETRAIN.get("launcher")
+        or ("mutbert" if PROCESSES == 1 else f"torchrun --standalone --nproc-per-node {PROCESSES} -m mutbert"),
+        gpu=on_gpu(PROCESSES),
+        words=words("", [PRETRAIN.get("recipe"), *PRETRAIN.get("settings", [])]),
         folder=lambda wc, output: Path(output[0]).parent,
     shell:
-        "{params.launcher} pretrain {params.words} genome={input:q} output={params.folder:q} --resume &> {log}"
+        "{params.gpu} {params.launcher} pretrain {params.words} genome={input:q} output={params.folder:q} --resume &> {log}"

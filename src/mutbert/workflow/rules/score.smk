@@ -1,7 +1,8 @@
 # Scores, tracks and embeddings: cut into parts, a job each, and joined.
 checkpoint cut:
     input:
-        lambda wc: JOBS[wc.job]["files"],
+        lambda wc: JOBS[wc.job][1],
+        lambda wc: model_files(MODEL) if GRID and wc.job.startswith("score") else [],
     output:
         directory(f"{R}/{{job}}/regions"),
     log:
@@ -9,9 +10,9 @@ checkpoint cut:
     resources:
         runtime=grows(10, 1 / 600),
     params:
-        command=lambda wc: f"{script('cut')} {JOBS[wc.job]['cut']}",
+        command=lambda wc: f"{script('cut.py')} {JOBS[wc.job][0]} {words('', JOBS[wc.job][1])}",
     shell:
-        "{params.command} -o {output:q} &> {log}"
+        "{params.command} {output:q} &> {log}"
 
 
 for kind, suffixes in SUFFIXES.items():
@@ -20,8 +21,9 @@ for kind, suffixes in SUFFIXES.items():
         name:
             f"{kind}_part"
         input:
-            lambda wc: JOBS[wc.job]["files"],
+            lambda wc: JOBS[wc.job][1],
             model_files(MODEL),
+            STORE,
             bed=f"{R}/{{job}}/regions/{{part}}.bed",
         output:
             [f"{R}/{{job}}/{{part}}.{suffix}" for suffix in suffixes],
@@ -36,12 +38,12 @@ for kind, suffixes in SUFFIXES.items():
             mem_mb=lambda wc, attempt: 4000 * attempt,
             runtime=minutes,
         params:
-            command=lambda wc: f"{on_gpu()} mutbert {JOBS[wc.job]['command']} {ON_GENOME}",
-            # Of several tracks, the command puts the name of each into this one.
+            command=lambda wc: f"{on_gpu()} mutbert {JOBS[wc.job][2]} --model {quote(MODEL)} --genome {quote(STORE)}",
+            # Of several tracks, the command adds the name of each.
             output=f"{R}/{{job}}/{{part}}.{suffixes[0] if len(suffixes) == 1 else 'bedgraph.gz'}",
         shell:
-            "{params.command} --bed {input.bed:q} -o {params.output:q} --threads {threads}"
-            " --resume --json > {output.report:q} 2> {log}"
+            "{params.command} --bed {input.bed:q} -o {params.output:q} --threads {threads} --resume --json"
+            " > {output.report:q} 2> {log}"
 
 
 rule join:
@@ -56,6 +58,6 @@ rule join:
     resources:
         runtime=grows(10, 1 / 600),
     params:
-        command=script("join"),
+        command=script("join.py"),
     shell:
         "{params.command} {output:q} {input:q} &> {log}"

@@ -1,9 +1,11 @@
-"""cut.py WHAT FILE -o OUTPUT: cut work into parts, a job each: contigs of FASTA files, or BED files of regions."""
+"""cut.py HOW PARTS FILES OUTPUT: cut work into BED files of regions, a job each.
 
-import argparse
+records PARTS GRID VCF GENOME; bases PARTS GENOME [BED]; lines PARTS BED
+"""
+
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,36 +13,20 @@ import numpy as np
 import pysam.bcftools
 
 from mutbert.errors import InputError, one_line
-from mutbert.files import atomic_directory, write_json
-from mutbert.genome.sources import parse_sources, read_fasta
+from mutbert.files import atomic_directory
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import count_by_index, read_header, read_records
-from mutbert.regions import ContigNames, Region, merge_regions, names_text, read_bed
+from mutbert.regions import ContigNames, Region, merge_regions, read_bed
 
 _FAR = 1 << 31  # after the end of any contig
 
 
-def cut_contigs(files: list[str], wanted: list[str], bases: int) -> dict[str, list[str]]:
-    """Return the contigs of each part: neighbours, until they have so many bases together."""
-    sources = parse_sources(files)
-    lengths = {one.name(name): len(code_L) for one in sources for name, code_L, _ in read_fasta(one.path)}
-    if missing := [name for name in wanted if ContigNames(lengths).find(name) is None]:
-        raise InputError(f"genome: contigs: no {names_text(missing)} in {files[0]}; there are {names_text(lengths)}")
-    asked, parts, size = ContigNames(wanted or lengths), list[list[str]](), bases
-    for name in filter(asked.find, lengths):
-        if size >= bases:
-            parts.append([])
-            size = 0
-        parts[-1].append(name)
-        size += lengths[name]
-    return {f"{number:04}": part for number, part in enumerate(parts, start=1)}
-
-
-def cut_records(vcf: Path, store: str, parts: int, grid: str) -> Iterator[list[str]]:
+def cut_records(parts: int, grid: str, file: str, store: str) -> Iterator[list[str]]:
     """Yield BED lines of about equal numbers of records, of which the first line has the number.
 
     Where the grid of a context, or of a model's folder, is not "0", no window of it has records of two parts.
     """
+    vcf = Path(file)
     if not (counts := count_by_index(vcf)):
         try:
             pysam.bcftools.index("--force", str(vcf), catch_stdout=False)
@@ -83,7 +69,7 @@ def cut_records(vcf: Path, store: str, parts: int, grid: str) -> Iterator[list[s
         yield lines
 
 
-def cut_bases(store: str, bed: str | None, parts: int) -> Iterator[list[str]]:
+def cut_bases(parts: int, store: str, bed: str = "") -> Iterator[list[str]]:
     """Yield BED lines of equal numbers of bases that are not N."""
     genome = ProbabilisticGenome.open(store)
     whole = [Region(name, 0, length) for name, length in genome.lengths.items()]
@@ -101,43 +87,22 @@ def cut_bases(store: str, bed: str | None, parts: int) -> Iterator[list[str]]:
     yield from found
 
 
-def cut_lines(bed: Path, parts: int) -> Iterator[list[str]]:
+def cut_lines(parts: int, bed: str) -> Iterator[list[str]]:
     """Yield equal numbers of a BED file's lines."""
-    lines = [one for one in bed.read_text(encoding="utf-8").splitlines() if one.strip()]
+    lines = [one for one in Path(bed).read_text(encoding="utf-8").splitlines() if one.strip()]
     lines = [one for one in lines if not one.startswith(("#", "track", "browser"))]
     for rows in np.array_split(np.arange(len(lines)), min(parts, len(lines)) or 1):
         yield [lines[row] for row in rows]
 
 
-def main() -> None:
-    """Cut as the command line has it."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("contigs", "records", "bases", "lines"))
-    parser.add_argument("files", nargs="+")
-    parser.add_argument("--output", "-o", type=Path, required=True)
-    parser.add_argument("--contig", action="append", default=[])
-    parser.add_argument("--grid", default="0")
-    for option in ("--bed", "--genome"):
-        parser.add_argument(option)
-    for option in ("--bases", "--parts"):
-        parser.add_argument(option, type=int, default=1)
-    asked = parser.parse_args()
-    if asked.what == "contigs":
-        write_json(asked.output, cut_contigs(asked.files, asked.contig, asked.bases), force=True)
-        return
-    first = asked.files[0]
-    if asked.what == "records":
-        beds = list(cut_records(Path(first), asked.genome, asked.parts, asked.grid))
-    else:
-        bases = asked.what == "bases"
-        beds = list(cut_bases(first, asked.bed, asked.parts) if bases else cut_lines(Path(first), asked.parts))
-    with atomic_directory(asked.output, force=True) as folder:
-        for number, lines in enumerate(beds, start=1):
-            path = folder / f"{number:04}-of-{len(beds):04}.bed"
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
+how, count, *names, output = sys.argv[1:]
 try:
-    main()
+    cuts: dict[str, Callable[..., Iterator[list[str]]]]
+    cuts = {"records": cut_records, "bases": cut_bases, "lines": cut_lines}
+    beds = list(cuts[how](int(count), *names))
+    with atomic_directory(Path(output), force=True) as folder:
+        for number, lines in enumerate(beds, start=1):
+            text = "".join(f"{line}\n" for line in lines)
+            (folder / f"{number:04}-of-{len(beds):04}.bed").write_text(text, encoding="utf-8")
 except (InputError, OSError) as error:
     sys.exit(f"mutbert: {error}")
