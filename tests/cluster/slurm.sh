@@ -19,6 +19,7 @@ if pgrep -x slurmctld >/dev/null; then unavailable "another slurmctld is running
 mkdir -p "$folder"/{state,spool,log} /run/munge
 started=()
 stop() {
+    trap '' INT TERM
     scancel --user=root || true
     for file in "${started[@]}"; do
         pid=$(cat "$file") || continue
@@ -29,6 +30,7 @@ stop() {
     rm -f "$config"
 } 2>/dev/null
 trap stop EXIT
+trap 'exit 143' INT TERM
 if ! munge -n >/dev/null 2>&1; then
     chown munge:munge /run/munge
     chmod 755 /run/munge # the package writes the key
