@@ -38,7 +38,7 @@ def cut_records(parts: int, grid: str, file: str, store: str) -> Iterator[list[s
     lengths, declared = ProbabilisticGenome.open(store).lengths, read_header(vcf).contigs
     text = "" if grid.isdecimal() else Path(grid, "config.json").read_text(encoding="utf-8")
     context = int(json.loads(text)["max_position_embeddings"]) - 2 if text else int(grid)
-    names, ranks, stride = ContigNames(lengths), {name: rank for rank, name in enumerate(declared)}, context // 2 or 1
+    names, stride, known = ContigNames(lengths), context // 2 or 1, declared or lengths
     # Of each part: its first contig, where it begins there, and its first record.
     cuts, contigs, ends, records = list[tuple[str, int, int]](), list[str](), dict[str, int](), 0
     for frame in read_records(vcf):
@@ -47,12 +47,9 @@ def cut_records(parts: int, grid: str, file: str, store: str) -> Iterator[list[s
             end_N = start_N + rows["ref"].str.len_bytes().to_numpy().astype(np.int64) - 1
             due_N = records + np.arange(len(rows))
             if is_new := name not in ends:
-                # Regions are read in the order that contigs have in the header.
-                if cuts and ranks.get(name, 0) < ranks.get(contigs[-1], 0):
-                    cuts.append((name, 0, records))
                 contigs.append(name)
             # Close to the ends of a contig, windows are shifted off the grid.
-            most = min(declared.get(name) or _FAR, lengths.get(names.find(name) or "", _FAR) - context)
+            most = min(known.get(name) or _FAR, lengths.get(names.find(name) or "", _FAR) - context)
             is_free_N = start_N // stride > np.append(ends.get(name, -1), end_N[:-1]) // stride
             is_free_N &= (start_N >= context) & (start_N < most)
             is_free_N[0] |= is_new
@@ -64,7 +61,7 @@ def cut_records(parts: int, grid: str, file: str, store: str) -> Iterator[list[s
         lines = [f"# {next_record - record} records"]
         for name in contigs[contigs.index(first) : contigs.index(last) + 1]:
             begin, until = start if name == first else 0, end if name == last else _FAR
-            until = min(until, declared.get(name) or _FAR)
+            until = min(until, known.get(name) or _FAR)
             lines += [f"{name}\t{begin}\t{until}"] * (begin < until)
         yield lines
 
