@@ -73,7 +73,7 @@ def work(read_page, run_samples, tmp_path, monkeypatch):
     run_samples(read_page("docs/cluster.md"), ["bash"], lambda words: words + few.get(words[0], []))
     monkeypatch.chdir(tmp_path / "human")
     Path("recipe.yaml").write_text(RECIPE)
-    Path("regions.bed").write_text("chr1\t10\t60\nchr1\t100\t160\n")
+    Path("regions.bed").write_text("chr1\t10\t40\nchr1\t100\t125\n")
     Path("config/config.yaml").write_text(json.dumps(CONFIG))
     monkeypatch.setenv("PATH", f"{tmp_path}:{Path(sys.executable).parent}", prepend=":")
     write_program("")
@@ -103,11 +103,19 @@ def test_what_was_killed_and_what_ran_out_of_time_is_redone_alone(slurm, work):
     write_program(STUCK)
     done = subprocess.run([*snakemake, "embed_part:runtime=1"], check=False, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    first = jobs()
-    print(first)
+    first, stopped = (
+        jobs(),
+        {
+            "rule_score_part_wildcards_score_population_0001-of-0002": "FAILED",
+            "rule_embed_part_wildcards_embed_0001-of-0001": "TIMEOUT",
+        },
+    )
+    assert {rule: state for state, rule in first if state != "COMPLETED"} == stopped
     write_program("")
     run(*snakemake)
-    print(jobs()[len(first) :])
+    second = jobs()[len(first) :]
+    assert {state for state, _ in second} == {"COMPLETED"}
+    assert {rule for _, rule in second if not rule.startswith("rule_join")} == stopped.keys()
     # The same as by single commands: training by one process, and a file in one go.
     words = ["--model", "results/pretrain/model", "--genome", "results/population.genome"]
     run("mutbert", "pretrain", "recipe.yaml", "output=alone", "training.max_steps=20")

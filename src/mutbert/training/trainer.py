@@ -132,7 +132,7 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
         if self._stopped:
             self.accelerator.set_trigger()
         # All processes stop at the same step, where one of them was asked to. What else is due is left to the next run.
-        if self.accelerator.check_trigger():
+        if self._stopped if self.args.world_size == 1 else self.accelerator.check_trigger():
             self._stopped.append(signal.SIGTERM)
             control.should_evaluate, control.should_save, control.should_training_stop = False, True, True
             control.should_log = control.should_log or not hasattr(self, "_tr_loss")  # of older transformers
@@ -170,6 +170,7 @@ def _postponed(number: int) -> Iterator[list[int]]:
             signal.signal(number, handler)
     if stopped:
         signal.raise_signal(number)
+        raise SystemExit(128 + number)  # where the handler does not end the program, the training has not ended either
 
 
 def _ignore_sigterm(_: int) -> None:

@@ -9,7 +9,7 @@ rule pretrain_model:
     threads: config["threads"] * PROCESSES
     resources:
         gpu=PROCESSES if config["gpu"] else 0,
-        mem_mb=8000 * PROCESSES,
+        mem_mb=lambda wc, attempt: 8000 * PROCESSES * attempt,
         runtime=PRETRAIN.get("minutes"),
     params:
         launcher=PRETRAIN.get("launcher")
