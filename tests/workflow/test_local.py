@@ -115,10 +115,8 @@ def kill(parent, word):
 
 def scores_of(path):
     """Return records without their scores, and the scores."""
-    text, found = pysam.bcftools.view("-H", str(path)), []
-    return re.sub(
-        r"(?<=_LLR=|_ENT=)[^;\n]+", lambda one: found.extend(map(float, one[0].split(","))) or "", text
-    ), found
+    text, pattern = pysam.bcftools.view("-H", str(path)), r"(?<=_LLR=|_ENT=)[^;\s]+"
+    return re.sub(pattern, "", text), [float(one) for words in re.findall(pattern, text) for one in words.split(",")]
 
 
 @pytest.mark.parametrize(("length", "more"), [(40_000, {}), pytest.param(420_000, FULL, marks=pytest.mark.nightly)])
