@@ -1,9 +1,10 @@
 # What the rules share: files, and the words of commands.
 import glob
-import json
 import re
+from itertools import product
 from pathlib import Path
 from shlex import quote
+from urllib.parse import quote as percent_encoded
 
 R = config["results"]
 LOGS = f"{R}/logs"
@@ -78,24 +79,25 @@ def minutes(wildcards, input, attempt):
 
 def cells():
     """Return the words of the command of each cell of the benchmark, by the cell's file."""
-    from mutbert.evaluation.cells import cells_of
-    from mutbert.evaluation.run import GridRequest
     from mutbert.evaluation.suites import load_suite
 
-    chosen = {name: BENCH[name] for name in ("methods", "protocols", "tasks", "seeds", "baselines") if name in BENCH}
     found = {}
     for path, data in BENCH["suites"].items():
-        for cell in cells_of(load_suite(path), BENCH["models"], GridRequest(**chosen)):
-            options = {"--suite": path, "--data": data, "--task": cell.task, "--protocol": cell.protocol}
-            options |= {
-                "--model": f"{cell.model}={BENCH['models'].get(cell.model, '')}".rstrip("="),
-                "--seed": cell.seed,
-            }
-            options |= {"--method": cell.method} if cell.method in BENCH["methods"] else {}
-            command = " ".join(words(option, [value]) for option, value in options.items())
+        suite = load_suite(path)
+        grid = {name: own for name, own in suite.grid.protocols.items() if name in BENCH["protocols"]}
+        names = [*BENCH["models"], *(("kmer", "cnn") if BENCH["baselines"] and not suite.eqtl else ())]
+        tasks = [task for task in suite.by_name if not BENCH["tasks"] or task in BENCH["tasks"]]
+        for task, (protocol, own), model in product(tasks, grid.items(), names):
             # One command makes the cells of all classifiers of eQTL.
-            if command not in found.values():
-                found[str(cell.path(Path()).with_suffix(""))] = command
+            fixed = {"kmer": [""], "cnn": ["full"]}.get(model, ["svm, window"] if suite.eqtl else BENCH["methods"])
+            seeds = 1 if model == "kmer" and own.validation == "file" else BENCH.get("seeds", own.seeds)
+            for method, seed in product(fixed, range(own.first_seed, own.first_seed + seeds)):
+                folder = (suite.name, task, f"{model}-{method}".rstrip("-"))
+                options = {"--suite": path, "--data": data, "--task": task, "--protocol": protocol, "--seed": seed}
+                options |= {"--model": f"{model}={BENCH['models'].get(model, '')}".rstrip("=")}
+                options |= {"--method": method} if method in BENCH["methods"] else {}
+                file = Path(*(percent_encoded(one, safe=" ,+=@") for one in folder), f"{protocol}-{seed}")
+                found[str(file)] = " ".join(words(option, [value]) for option, value in options.items())
     return found
 
 

@@ -10,7 +10,7 @@ rule pretrain_model:
     resources:
         gpu=PROCESSES if config["gpu"] else 0,
         mem_mb=lambda wc, attempt: 8000 * PROCESSES * attempt,
-        runtime=PRETRAIN.get("minutes"),
+        runtime=PRETRAIN.get("minutes", 60),
     params:
         launcher=PRETRAIN.get("launcher")
         or ("mutbert" if PROCESSES == 1 else f"torchrun --standalone --nproc-per-node {PROCESSES} -m mutbert"),
