@@ -140,6 +140,7 @@ def test_results_are_those_of_single_commands_although_a_job_was_killed(study, l
         printed = first.communicate()[0]
     assert killed, printed
     assert first.returncode == 1
+    assert "Killed" in (out / "logs/score/sites" / f"0002-of-{parts:04}.log").read_text()
     # The others went on.
     assert len(list((out / "score/sites").glob("*.json"))) == parts - 1
     assert (out / "bench/report.html").is_file(), printed

@@ -2,6 +2,7 @@
 
 import shutil
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,5 +27,6 @@ def copy_workflow(directory: str | Path, *, force: bool = False) -> dict[str, An
     directory = Path(directory)
     with as_file(files("mutbert") / "workflow") as folder, atomic_directory(directory, force=force) as copy:
         shutil.copytree(folder, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    start = f"edit {directory / 'config/config.yaml'}, then: cd {directory} && snakemake --profile profiles/local"
-    return {"output": directory, "next": start}
+    needed = "" if find_spec("snakemake") else "pip install 'mutbert[workflow]', "
+    edited = f"{needed}edit {directory / 'config/config.yaml'}"
+    return {"output": directory, "next": f"{edited}, then: cd {directory} && snakemake --profile profiles/local"}

@@ -14,7 +14,7 @@ rule bench_cell:
     params:
         command=lambda wc: f"{on_gpu()} mutbert bench cell {CELLS[wc.cell]} {BENCH['options']} -o {quote(R)}/bench",
     shell:
-        "{params.command} --threads {threads} &> {log:q}"
+        "exec &> {log:q}; {params.command} --threads {threads}; :"
 
 
 rule bench_report:
@@ -27,7 +27,7 @@ rule bench_report:
     params:
         folder=lambda wc, output: Path(output[0]).parent,
     shell:
-        "mutbert bench report {params.folder:q} &> {log}"
+        "exec &> {log:q}; mutbert bench report {params.folder:q}; :"
 
 
 rule vep_table:
@@ -50,5 +50,5 @@ rule vep_table:
         options=lambda wc: VEP[wc.name]["options"],
         folder=lambda wc, output: Path(output[0]).parent,
     shell:
-        "{params.gpu} mutbert bench vep --genome {input.store:q} --variants {input.variants:q} {params.models}"
-        " {params.options} --threads {threads} -o {params.folder:q} --force &> {log}"
+        "exec &> {log:q}; {params.gpu} mutbert bench vep --genome {input.store:q} --variants {input.variants:q}"
+        " {params.models} {params.options} --threads {threads} -o {params.folder:q} --force; :"

@@ -1,4 +1,5 @@
-# What the rules share: files, and the words of commands.
+# What the rules share: files, and the words of commands. Of each job, the shell prints to the log too when a program is
+# not there or was killed; that needs a command after it (:), as the shell would else become the last one.
 import glob
 import re
 from itertools import product

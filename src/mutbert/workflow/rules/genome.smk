@@ -12,7 +12,7 @@ rule download:
         contigs=lambda wc: words("--contigs", config["downloads"][wc.name]),
         folder=lambda wc, output: output[0].removesuffix(".done"),
     shell:
-        "mutbert download {wildcards.name} {params.contigs} -o {params.folder:q} &> {log}"
+        "exec &> {log:q}; mutbert download {wildcards.name} {params.contigs} -o {params.folder:q}; :"
 
 
 rule build:
@@ -31,7 +31,7 @@ rule build:
         contigs=lambda wc: words("--contigs", [wc.contig] if GENOME["contigs"] else []),
         options=GENOME.get("options"),
     shell:
-        "mutbert genome build {params.sources} {params.contigs} -o {output:q} --resume {params.options} &> {log}"
+        "exec &> {log:q}; mutbert genome build {params.sources} {params.contigs} -o {output:q} --resume {params.options}; :"
 
 
 if "store" not in GENOME:
@@ -46,7 +46,7 @@ if "store" not in GENOME:
         resources:
             mem_mb=grows(1000, 2),
         shell:
-            "mutbert genome merge {input:q} -o {output:q} &> {log}"
+            "exec &> {log:q}; mutbert genome merge {input:q} -o {output:q}; :"
 
 
 rule inspect:
@@ -69,4 +69,5 @@ rule inspect:
             else "echo null"
         ),
     shell:
-        "({params.verify} > {output.verified:q} && mutbert genome inspect {input.store:q} --json > {output.report:q}) 2> {log}"
+        "exec 2> {log:q}; {params.verify} > {output.verified:q};"
+        " mutbert genome inspect {input.store:q} --json > {output.report:q}; :"

@@ -12,7 +12,7 @@ checkpoint cut:
     params:
         command=lambda wc: f"{script('cut.py')} {JOBS[wc.job][0]} {words('', JOBS[wc.job][1])}",
     shell:
-        "{params.command} {output:q} &> {log}"
+        "exec &> {log:q}; {params.command} {output:q}; :"
 
 
 for kind, suffixes in SUFFIXES.items():
@@ -42,8 +42,8 @@ for kind, suffixes in SUFFIXES.items():
             # Of several tracks, the command adds the name of each.
             output=f"{R}/{{job}}/{{part}}.{suffixes[0] if len(suffixes) == 1 else 'bedgraph.gz'}",
         shell:
-            "{params.command} --bed {input.bed:q} -o {params.output:q} --threads {threads} --resume --json"
-            " > {output.report:q} 2> {log}"
+            "exec 2> {log:q}; {params.command} --bed {input.bed:q} -o {params.output:q} --threads {threads}"
+            " --resume --json > {output.report:q}; :"
 
 
 rule join:
@@ -60,4 +60,4 @@ rule join:
     params:
         command=script("join.py"),
     shell:
-        "{params.command} {output:q} {input:q} &> {log}"
+        "exec &> {log:q}; {params.command} {output:q} {input:q}; :"
