@@ -1,8 +1,9 @@
 # Commands of mutbert, with all that they need: docker run --rm -v "$PWD:/data" mutbert mutbert score ...
 #   docker build --build-arg TORCH_INDEX=URL -t mutbert .     CPU: URL is the index that pytorch.org shows for pip and CPU
 #   docker build -t mutbert:cuda .                            CUDA: the wheels of pip's own index
+#   --build-arg EXTRAS=all,workflow                           with Snakemake, too, for jobs on Kubernetes
 FROM python:3.11-slim-bookworm AS build
-ARG TORCH_INDEX=""
+ARG TORCH_INDEX="" EXTRAS=all
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/mutbert/bin:$PATH
 WORKDIR /build
 # First what rarely changes, so that it is downloaded once.
@@ -12,7 +13,7 @@ RUN python -m venv /opt/mutbert \
     && pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --requirement torch.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN pip install --constraint constraints.txt '.[all]' && pip check
+RUN pip install --constraint constraints.txt ".[$EXTRAS]" && pip check
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/mutbert /opt/mutbert
