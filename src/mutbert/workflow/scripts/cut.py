@@ -98,7 +98,8 @@ how, count, *names, output = sys.argv[1:]
 try:
     cuts: dict[str, Callable[..., Iterator[list[str]]]]
     cuts = {"records": cut_records, "bases": cut_bases, "lines": cut_lines}
-    beds = list(cuts[how](int(count), *names))
+    if not (beds := list(cuts[how](int(count), *names))):
+        raise InputError(f"{', '.join(names)}: there is nothing but N")
     with atomic_directory(Path(output), force=True) as folder:
         for number, lines in enumerate(beds, start=1):
             text = "".join(f"{line}\n" for line in lines)
