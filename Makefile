@@ -28,6 +28,7 @@ test-all: lint
 lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/snakefmt --check src/mutbert/workflow
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

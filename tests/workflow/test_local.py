@@ -175,11 +175,12 @@ def test_a_wrong_chromosome_ends_its_job_alone_and_a_wrong_value_all(study):
     assert run(study, "genome").returncode == 1
     assert "no contig chr9" in (study / "results/logs/build-chr9.log").read_text().splitlines()[-1]
     assert (study / "results/genome/chr1.genome").is_dir()
+    linted = run(study, "--lint")
+    assert linted.returncode == 0, linted.stderr
     configure(study, score={"vcf": {"sites": "sites.vcf.gz"}, "parts": 0})
     wrong = run(study)
     assert wrong.returncode == 1
-    assert "parts" in wrong.stderr
-    assert "minimum of 1" in wrong.stderr
+    assert "config/config.yaml, config['score']['parts']: 0 is less than the minimum of 1" in wrong.stderr
 
 
 @pytest.mark.parametrize("declared", ["##contig=<ID=b>\n##contig=<ID=a,length=900>\n", ""])

@@ -17,5 +17,7 @@ rule pretrain_model:
         gpu=on_gpu(PROCESSES),
         words=words("", [PRETRAIN.get("recipe"), *PRETRAIN.get("settings", [])]),
         folder=lambda wc, output: Path(output[0]).parent,
+        threads=config["threads"],
     shell:
-        "{params.gpu} {params.launcher} pretrain {params.words} genome={input:q} output={params.folder:q} --resume &> {log}"
+        "exec &> {log:q}; {params.gpu} {params.launcher} pretrain {params.words} genome={input:q}"
+        " output={params.folder:q} --threads {params.threads} --resume; :"

@@ -36,8 +36,10 @@ def cut_records(parts: int, grid: str, file: str, store: str) -> Iterator[list[s
         if not (counts := count_by_index(vcf)):
             raise InputError(f"{vcf}: has no records")
     lengths, declared = ProbabilisticGenome.open(store).lengths, read_header(vcf).contigs
-    text = "" if grid.isdecimal() else Path(grid, "config.json").read_text(encoding="utf-8")
-    context = int(json.loads(text)["max_position_embeddings"]) - 2 if text else int(grid)
+    config = Path(grid, "config.json")
+    if not grid.isdecimal() and not config.is_file():
+        raise InputError(f"score: windows: of {grid}, no folder of a model, they need a `context` to be shared")
+    context = int(grid if grid.isdecimal() else json.loads(config.read_bytes())["max_position_embeddings"] - 2)
     names, stride, known = ContigNames(lengths), context // 2 or 1, declared or lengths
     # Of each part: its first contig, where it begins there, and its first record.
     cuts, contigs, ends, records = list[tuple[str, int, int]](), list[str](), dict[str, int](), 0
@@ -96,7 +98,8 @@ how, count, *names, output = sys.argv[1:]
 try:
     cuts: dict[str, Callable[..., Iterator[list[str]]]]
     cuts = {"records": cut_records, "bases": cut_bases, "lines": cut_lines}
-    beds = list(cuts[how](int(count), *names))
+    if not (beds := list(cuts[how](int(count), *names))):
+        raise InputError(f"{', '.join(names)}: there is nothing but N")
     with atomic_directory(Path(output), force=True) as folder:
         for number, lines in enumerate(beds, start=1):
             text = "".join(f"{line}\n" for line in lines)
