@@ -39,6 +39,7 @@ dist: .venv/bin/python
 lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/snakefmt --check src/mutbert/workflow
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

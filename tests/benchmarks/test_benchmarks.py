@@ -57,6 +57,10 @@ def test_the_synthetic_genome_has_the_sites_of_its_truth(synthetic, built):
     assert all(truth[kind] for kind in ("two_alternates", "several_nucleotides", "above_0.02"))
 
 
+def test_the_workflow_scores_next_to_the_single_command():
+    assert "times the single command" in run_benchmark("workflow", "--variants", 40, "--hidden", 16).stdout
+
+
 def test_genomes_are_built_and_read(synthetic, built, tmp_path):
     run_benchmark("whole_genome", synthetic, "-o", tmp_path / "out")
     found = result(tmp_path / "out", "whole_genome")

@@ -36,6 +36,7 @@ WRITES = {
     "finetune": (f"finetune finetune.yaml {TRAIN} output={{}}", ""),
     "grid": (f"bench run {GRID} -o {{}}", ""),
     "effects": (f"bench vep {LABELS} --model model --genome human.genome --context 20 -o {{}}", ""),
+    "workflow": ("workflow copy {}", ""),
 }  # fmt: skip
 
 

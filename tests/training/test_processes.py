@@ -13,6 +13,7 @@ from mutbert.training.finetune import finetune
 from mutbert.training.pretrain import pretrain
 from mutbert.training.recipe import FinetuneRecipe
 
+STOPPED = Path(__file__).with_name("stopped_at_a_step.py")
 SHARDED = Path(__file__).with_name("fsdp_on_processors.py")
 # Dropout draws its numbers in each process, so that no two ways of dividing the work could agree.
 SETTINGS = (
@@ -32,9 +33,9 @@ def assert_close(first, second, tolerance=1e-5):
         assert after == pytest.approx(before, abs=tolerance)
 
 
-def assert_close_weights(first, second):
+def assert_close_weights(first, second, tolerance=1e-4):
     one, other = (load_file(run / "model" / "model.safetensors") for run in (first, second))
-    torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    torch.testing.assert_close(one, other, atol=tolerance, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,21 @@ def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, reci
     shutil.rmtree(run / "checkpoints" / "checkpoint-20")
     assert pretrain(recipe_path, SETTINGS, resume=True).metrics["steps"] == 20
     assert_close(history(alone), history(run))
+
+
+def test_processes_stop_at_the_same_step_and_go_on_as_if_unbroken(recipe_path, launch, tmp_path):
+    words, run = ("windows_a_step=8", "training.logging_steps=4", "training.save_steps=4"), tmp_path / "run"
+    done = launch("pretrain", recipe_path, *words)
+    assert done.returncode == 0, done.stderr
+    whole = run.rename(tmp_path / "whole")
+    done = launch("pretrain", recipe_path, *words, program=[STOPPED])
+    assert done.returncode != 0
+    assert "mutbert: stopped; --resume goes on from step 5\n" in done.stderr
+    assert "exitcode  : 143" in done.stderr
+    done = launch("pretrain", recipe_path, *words, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert history(run) == history(whole)
+    assert_close_weights(run, whole, tolerance=0)
 
 
 def test_fine_tuning_by_two_processes_is_that_of_one(launch, tmp_path, model_folders, tables):

@@ -1,8 +1,11 @@
 """Runs that fail, are killed and are resumed: nothing is lost, and the result is that of an unbroken run."""
 
+import itertools
 import json
 import multiprocessing
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -97,6 +100,43 @@ def test_killed_a_run_is_resumed_as_if_it_were_unbroken(recipes, tmp_path, monke
     result = pretrain(recipes[1], words, resume=True)
     assert read(run) == read(tmp_path / "whole" / "run") == result.history
     assert same_weights(result.model, tmp_path / "whole" / "run" / "model")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_at_sigterm_a_run_saves_the_step_and_is_resumed_as_if_it_were_unbroken(
+    recipes, tmp_path, monkeypatch, same_weights, workers
+):
+    words = ["training.max_steps=8", "training.eval_steps=5", "training.save_steps=4", "training.logging_steps=4"]
+    words += [f"training.dataloader_num_workers={workers}", "training.logging_first_step=true"]
+    pretrain(recipes[0], words)
+    run, forward, calls = tmp_path / "parts" / "run", MutBertForMaskedLM.forward, itertools.count(1)
+
+    def signalled(self, **inputs):
+        if self.training and next(calls) == 5:
+            # As a scheduler does it: to all processes of the job, and more than once.
+            for process in [*multiprocessing.active_children(), None, None]:
+                os.kill(process.pid if process else os.getpid(), signal.SIGTERM)
+        return forward(self, **inputs)
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MutBertForMaskedLM, "forward", signalled)
+    signal.signal(signal.SIGTERM, end)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        pretrain(recipes[1], words)
+    assert stopped.value.__notes__ == ["--resume goes on from step 5"]
+    assert steps(run) == [4, 5]
+    pretrain(recipes[1], words, resume=True)
+    assert next(calls) == 6 + 3
+    assert read(run) == read(tmp_path / "whole" / "run")
+    assert same_weights(run / "model", tmp_path / "whole" / "run" / "model")
+
+
+def test_killed_before_its_first_checkpoint_a_run_is_started_by_resume(recipes, tmp_path, monkeypatch):
+    for count in range(4):
+        assert interrupted(lambda: pretrain(recipes[1], ["training.max_steps=1"], force=True), monkeypatch, count)
+        assert pretrain(recipes[1], ["training.max_steps=1"], resume=True).metrics["steps"] == 1
 
 
 def test_a_step_may_be_divided_otherwise(recipes, tmp_path, fail, monkeypatch):

@@ -158,10 +158,16 @@ _BENCH_VERBS = {
                 "with_vep_columns", show=_print_effects, runs_model=True),
 }  # fmt: skip
 
+_WORKFLOW_VERBS = {
+    "list": Verb("cli.workflow:list_workflow", ""),
+    "copy": Verb("cli.workflow:copy_workflow", "my-study", {"directory": "DIRECTORY"}),
+}
+
 app = make_app("mutbert", _VERBS, "DNA language models that know how a population varies.")
 genome = make_app("mutbert genome", _GENOME_VERBS, "Build, inspect, verify, export and merge probabilistic genomes.")
 app.add_typer(genome)
 app.add_typer(make_app("mutbert bench", _BENCH_VERBS, "The published benchmarks, and one's own."))
+app.add_typer(make_app("mutbert workflow", _WORKFLOW_VERBS, "All of it as a workflow, for Snakemake and clusters."))
 
 
 def _print_version(value: bool) -> None:

@@ -210,7 +210,9 @@ def _locate(
         raise InputError(f"{bed}: regions are named as well as a BED file; choose one or the other")
     if counted is None:
         raise InputError(f"{vcf}: has no up-to-date index to find a region by; run 'bcftools index -f'")
-    known = {name: length or _FAR for name, length in header.contigs.items()} or genome
+    # In the order of the file, whose header may lack some.
+    declared = {name: length or _FAR for name, length in header.contigs.items()}
+    known = dict.fromkeys(counted, _FAR) | (declared or dict(genome))
     asked = read_bed(bed, known) if bed is not None else [Region.parse(one, known) for one in regions]
     # A contig is whole also where the header has it shorter than it is.
     ends = ((one, _FAR if one.end == known[one.contig] else one.end) for one in merge_regions(asked, known))

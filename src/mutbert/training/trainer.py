@@ -1,10 +1,13 @@
 """transformers' Trainer for both trainings: it saves before it evaluates and stops where a loss is not finite."""
 
+import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
@@ -28,6 +31,7 @@ _RESERVED: Final = (
 )  # fmt: skip
 # What does not follow from the recipe alone, or from the step.
 _NOT_SHOWN: Final = re.compile("epoch|flos|step|_per_second|time$")
+_UNLOGGED: Final = "unlogged.json"  # in a checkpoint: the last step that was logged, and each process' losses since
 
 
 class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
@@ -51,6 +55,12 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         """Return a sampler in order, which is random already: sample i is a function of (seed, i)."""
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a loader whose processes leave SIGTERM to this one, which needs them until the end of its step."""
+        loader = super()._get_dataloader(*args, **kwargs)
+        loader.worker_init_fn = _ignore_sigterm  # and no seed, which no sample depends on
+        return loader
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Return the batches of a step; none where the evaluation of a resumed run has stopped it."""
@@ -94,8 +104,9 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
         self._records, self._latest, self._has_stepped = records, dict[str, float](), False
         left, show = self.args.max_steps - step, show and self.is_world_process_zero()
         self._read = checkpoint_of(self.folder, step) if step else None
+        bar = progress_bar("training", left, unit="steps", show=show)
         try:
-            with library_bars_off(), progress_bar("training", left, unit="steps", show=show) as self._advance:
+            with library_bars_off(), _postponed(signal.SIGTERM) as self._stopped, bar as self._advance:
                 self.add_callback(self)
                 self.train(self._read and str(self._read))
         except Exception:
@@ -114,6 +125,10 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
         # Where the run was started, its folder may have had another path.
         if state.best_global_step and (best := checkpoint_of(self.folder, state.best_global_step)).is_dir():
             state.best_model_checkpoint = str(best)
+        if step and (file := checkpoint_of(self.folder, step) / _UNLOGGED).is_file():
+            self._globalstep_last_logged, *losses = json.loads(file.read_text(encoding="utf-8"))
+            same = len(losses) == args.world_size
+            self._tr_loss += losses[args.process_index] if same else sum(losses) / len(losses)
         due = args.eval_strategy == "steps" and (step % state.eval_steps == 0 or step == state.max_steps)
         done = any(entry["step"] == step and "eval_loss" in entry for entry in state.log_history)
         if step and due and step >= args.eval_delay and not done:
@@ -121,23 +136,55 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
             self._evaluate(None, None)
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Log before a checkpoint, which does not hold the losses since the last log; show progress."""
-        self._has_stepped = True
-        self.control.should_log = self.control.should_log or self.control.should_save
+        """Log before a checkpoint, save one and stop where SIGTERM was received, and show progress."""
+        control, self._has_stepped = self.control, True
+        control.should_log = control.should_log or control.should_save
+        if self._stopped:
+            self.accelerator.set_trigger()
+        # All processes stop at the same step, where one of them was asked to. What else is due is left to the next run.
+        if self._stopped if self.args.world_size == 1 else self.accelerator.check_trigger():
+            self._stopped.append(signal.SIGTERM)
+            control.should_evaluate, control.should_save, control.should_training_stop = False, True, True
+            control.should_log = control.should_log or not hasattr(self, "_tr_loss")  # of older transformers
         names = [name for name in ("loss", f"eval_{self.args.metric_for_best_model}") if name in self._latest]
         notes = (f"{name.replace('eval_', 'evaluation ')} {self._latest[name]:.4f}" for name in names)
         self._advance(1, ", ".join(notes))
 
     def on_save(self, *_: Any, **__: Any) -> None:
         """Publish a checkpoint, with the run's records."""
+        logged, losses = self._globalstep_last_logged, list[float]()
+        if logged < self.state.global_step:
+            losses = self.accelerator.gather(self._tr_loss.reshape(1)).tolist()
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             writing = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             # A pickle that nothing reads.
             (writing / "training_args.bin").unlink(missing_ok=True)
             self._records(writing)
+            if losses:
+                write_json(writing / _UNLOGGED, [logged, *losses])
             publish_checkpoint(writing, self.folder, self.args.save_total_limit or 0, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _postponed(number: int) -> Iterator[list[int]]:
+    """Yield a list that a signal is added to; it is handled at the end."""
+    stopped, handler = list[int](), signal.getsignal(number)
+    if handled := handler != signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(number, lambda *_: stopped.append(number))
+    try:
+        yield stopped
+    finally:
+        if handled:
+            signal.signal(number, handler)
+    if stopped:
+        signal.raise_signal(number)
+        raise SystemExit(128 + number)  # where the handler does not end the program, the training has not ended either
+
+
+def _ignore_sigterm(_: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def history_of(log: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
