@@ -2,8 +2,9 @@
 #   make demo       the full pipeline on a simulated population; writes demo/report.html
 #   make test       lint, types, import contracts and tests, without those marked nightly
 #   make test-all   the same with nightly tests: compilers, ONNX, speed scripts, long properties, documentation
+#   make docs       the site, site/index.html; a warning is an error
 #   make lint       lint, types and import contracts alone
-#   make clean      remove .venv and the demo
+#   make clean      remove .venv, the demo and the site
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +15,7 @@ INSTALL := $(PIP) install --no-compile --constraint constraints.txt --editable
 # they do not compete.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 2 --dist worksteal
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all docs lint clean
 
 demo: .venv/all
 	$(BIN)/mutbert demo --output demo --force
@@ -31,8 +32,11 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/dev
+	$(BIN)/python tools/docs.py
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site docs/reference
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
