@@ -93,13 +93,13 @@ def write_commands() -> None:
     for words, command in leaves(typer.main.get_command(app)):
         text += f"\n## {words}\n\n{linked(unescaped(command.help))}\n"
         text += f"\n```\n{unescaped(command.epilog).partition(': ')[2]}\n```\n"
-        text += "\n| Option | Default | |\n|---|---|---|\n"
+        text += "\n| Option | |\n|---|---|\n"
         for one in command.params:
             option = " ".join(one.opts) if one.param_type_name == "option" else str(one.metavar or one.name.upper())
             metavar = f" {one.metavar}" if one.param_type_name == "option" and one.metavar else ""
-            value = "" if one.default in (None, False, [], ()) else f"`{words_of(one.default)}`"
-            default = "required" if one.required else value
-            text += f"| `{option}{metavar}` | {default} | {linked(cell(unescaped(one.help)))} |\n"
+            value = "" if one.default in (None, False, [], ()) else f" Default: `{words_of(one.default)}`."
+            needed = " Required." * one.required
+            text += f"| `{option}{metavar}` | {linked(cell(unescaped(one.help)))}{needed or value} |\n"
     write("commands", text)
 
 
@@ -140,7 +140,7 @@ def write_settings(package: griffe.Module) -> None:
     for page, models in pages.items():
         text = f"# {page.capitalize()}\n\nEvery key by its path, as in `key=value`; in YAML they are nested.\n"
         for command, model in models.items():
-            text += f"\n## Keys of `{command}`\n\n| Key | Type | Default | |\n|---|---|---|---|\n"
+            text += f"\n## Keys of `{command}`\n\n| Key | |\n|---|---|\n"
             text += "".join(rows(schema := model.model_json_schema(), schema["$defs"], classes))
         for file in sorted(files("mutbert").joinpath(page).iterdir(), key=lambda one: one.name):
             text += f"\n## `{file.name}`\n\n```yaml\n{file.read_text(encoding='utf-8')}```\n"
@@ -166,8 +166,10 @@ def rows(node: Any, defined: Any, classes: dict[str, griffe.Object], prefix: str
         else:
             about = classes[node["title"]].members[name].docstring
             value = json.dumps(one.get("default"), ensure_ascii=False).strip('"')
-            default = "required" if name in node.get("required", ()) else "" if value in ("null", "") else f"`{value}`"
-            yield f"| `{prefix}{name}` | {kind(one)} | {default} | {cell(about.value if about else '')} |\n"
+            default = "" if value in ("null", "") else f"; default `{value}`"
+            needed = "; required" * (name in node.get("required", ()))
+            text = f"{cell(about.value)}<br>" if about else ""
+            yield f"| `{prefix}{name}` | {text}<small>{kind(one)}{needed or default}</small> |\n"
 
 
 def kind(one: Any) -> str:

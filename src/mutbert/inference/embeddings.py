@@ -55,8 +55,8 @@ def embed(
         A checkpoint of MutBERT or another model, or a name of ``mutbert bench list`` (in Python also a loaded MutBERT).
     input, fasta, genome, bed, sequence_column, name_column : optional
         FASTA, FASTQ, CSV, TSV, Parquet or BED by its suffix, plain, gzip or bgzip; FASTA of any name; store whose
-        regions are embedded; the regions, of the minus strand as reverse complements; a table's columns of sequences
-        and of names, by default ``sequence`` and ``name``.
+        regions are embedded; the regions, of the minus strand as reverse complements; a table's column of sequences, by
+        default ``sequence``; that of names, by default ``name``.
     surroundings, person_vcf, sample : optional
         As for `mutate_region`, by default ``population``; models of tokens read the ``reference`` alone.
     output : str or Path

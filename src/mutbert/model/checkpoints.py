@@ -221,7 +221,7 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
     Parameters
     ----------
     source, output, force
-        A model folder, or a repository of the Hub; the folder to write, and whether to replace one there.
+        A model folder, or a repository of the Hub; the folder to write; replace a model folder there.
 
     Returns
     -------

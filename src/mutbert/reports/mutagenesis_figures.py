@@ -43,7 +43,7 @@ def draw_mutagenesis(table: str | Path, outputs: Sequence[str | Path], *, force:
     Parameters
     ----------
     table, outputs
-        The Parquet file, and the figures: ``.png``, 200 dots an inch, or ``.svg``, in which text is text.
+        The Parquet file; the figures: ``.png``, 200 dots an inch, or ``.svg``, in which text is text.
     force : bool
         Replace figures that exist.
 
