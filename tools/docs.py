@@ -202,8 +202,12 @@ def main() -> int:
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(built.stdout, end="")
-    # Warnings of griffe are no errors to the builder.
-    return int(built.returncode != 0 or "griffe: " in built.stdout)
+    # The builder minds neither warnings of griffe nor a page that is not in the navigation, or is there alone.
+    listed = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    if odd := sorted({*listed} ^ {*pages}):
+        print(f"docs/ and the navigation in mkdocs.yml differ in {', '.join(odd)}")
+    return int(built.returncode != 0 or "griffe: " in built.stdout or bool(odd))
 
 
 if __name__ == "__main__":
