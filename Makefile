@@ -3,8 +3,9 @@
 #   make test       lint, types, import contracts and tests, without those marked nightly
 #   make test-all   the same with nightly tests: compilers, ONNX, speed scripts, long properties, documentation
 #   make dist       wheel and sdist; the wheel is tried in an empty environment
+#   make docs       the site, site/index.html; a warning is an error
 #   make lint       lint, types and import contracts alone
-#   make clean      remove .venv and the demo
+#   make clean      remove .venv, the demo and the site
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +16,7 @@ INSTALL := $(PIP) install --no-compile --constraint constraints.txt --editable
 # they do not compete.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 2 --dist worksteal
 
-.PHONY: demo test test-all dist lint clean
+.PHONY: demo test test-all docs dist lint clean
 
 demo: .venv/all
 	$(BIN)/mutbert demo --output demo --force
@@ -43,8 +44,11 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/dev
+	$(BIN)/python tools/docs.py
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site docs/reference
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -35,6 +35,16 @@ def export_model(
     dict
         ``output``, ``model_class``, ``parameters``, and what the card lacks as ``missing``: licence, recipe, data,
         held-out figures.
+
+    Raises
+    ------
+    InputError
+        A folder without a model of this package, and an output that exists.
+
+    Examples
+    --------
+    >>> mutbert.export_model("model", "to-share", licence="cc-by-4.0")["missing"]
+    ['recipe', 'data', 'held-out figures']
     """
     output, folder = Path(output), local_folder(source)
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():

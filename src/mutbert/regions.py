@@ -12,7 +12,13 @@ from mutbert.errors import InputError
 
 @dataclass(frozen=True, slots=True, order=True)
 class Region:
-    """A stretch of a contig, 0-based and half-open; `name` and `strand` (+, - or .) are those of a BED file."""
+    """A stretch of a contig, 0-based and half-open; `name` and `strand` (+, - or .) are those of a BED file.
+
+    Examples
+    --------
+    >>> mutbert.Region.parse("chr22:101-200").start
+    100
+    """
 
     contig: str
     start: int

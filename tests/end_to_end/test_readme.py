@@ -1,9 +1,15 @@
-"""The README works as written: its Python and its commands."""
+"""The README and the tour, which has every command once, work as written: their Python and their commands."""
 
 import gzip
 import itertools
 import random
+import re
+import shlex
 import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
 
 # Of the recipe and the suite as little as shows that they run: one contig, one task, two steps.
 FEW = {
@@ -21,16 +27,24 @@ runs/mine/metrics.json predictions.tsv results/tfbs/0/mine-full/corrected-1.json
 """
 
 
-def test_the_quick_start_runs(demo, read_page, run_samples, monkeypatch):
+def test_the_python_of_the_readme_runs(demo, read_page, run_samples, monkeypatch):
     monkeypatch.chdir(demo.parent)
     found, _ = run_samples(read_page("README.md"), ["python"])
+    assert (found["frequencies"].shape, found["vectors"].shape) == ((510, 4), (2, found["model"].config.hidden_size))
+    assert np.isfinite(found["scores"]["LLR"].to_list()).all()
+
+
+def test_the_python_of_the_tour_runs(demo, read_page, run_samples, monkeypatch):
+    monkeypatch.chdir(demo.parent)
+    found, _ = run_samples(read_page("docs/tour.md"), ["python"])
     assert found["ids"].tolist() == [[1, 5, 6, 7, 8, 8, 7, 6, 5, 5, 6, 7, 8, 0, 2]]
     assert found["embedding_mean"].shape == found["embedding_max"].shape == (1, found["model"].config.hidden_size)
     assert found["longer"].config.rope_scaling == {"type": "dynamic", "factor": 4.0}
-    assert found["genome"].frequencies("1", 1000, 1510).shape == (510, 4)
 
 
-def test_the_commands_run(demo, read_page, run_samples, tmp_path, monkeypatch):
+@pytest.fixture
+def folder(demo, tmp_path, monkeypatch):
+    """A folder of the files that the commands read."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(demo / "population" / "ref.fa", "hg38.fa.gz")
     shutil.copy(demo / "population" / "population.vcf.gz", "panel.vcf.gz")
@@ -43,11 +57,25 @@ def test_the_commands_run(demo, read_page, run_samples, tmp_path, monkeypatch):
     for name in ("train.csv", "test.csv", "GUE/0/train.csv", "GUE/0/dev.csv", "GUE/0/test.csv"):
         rows = ["".join(rng.choices("ACGT", k=30)) + f",{number % 2}" for number in range(40)]
         (tmp_path / name).write_text("\n".join(["sequence,label", *rows]) + "\n")
+    return tmp_path
 
-    def change(words):
-        return words + FEW.get(words[0], FEW.get(" ".join(words[:2]), []))
 
-    _, commands = run_samples(read_page("README.md"), ["bash"], change)
+def change(words):
+    return words + FEW.get(words[0], FEW.get(" ".join(words[:2]), []))
+
+
+def test_the_commands_run(folder, read_page, run_samples):
+    _, commands = run_samples(read_page("docs/tour.md"), ["bash"], change)
     assert len({words[0] for words in commands}) == 13
+    [sample] = re.findall(r"^```bash\n(.*?)^```$", read_page("README.md"), re.DOTALL | re.MULTILINE)
+    # Those of the README are among them.
+    assert all(shlex.split(line)[1:] in commands for line in sample.splitlines())
     for name in MADE.split():
-        assert (tmp_path / name).exists(), name
+        assert (folder / name).exists(), name
+
+
+def test_the_readme_is_short_and_its_links_lead_to_files(read_page):
+    text = read_page("README.md")
+    assert len(text.splitlines()) <= 150
+    for link in re.findall(r"\]\((?!https:)([^)#]+)", text):
+        assert (Path(__file__).parents[2] / link).is_file(), link

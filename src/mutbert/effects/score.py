@@ -103,6 +103,17 @@ def score_variants(
     Returns
     -------
     ScoreReport
+
+    Raises
+    ------
+    InputError
+        A VCF that cannot be read or is of another assembly, a model without the scores, an output that exists.
+
+    Examples
+    --------
+    >>> report = mutbert.score_variants("model", "population.genome", "variants.vcf", "scored.vcf", flank=2)
+    >>> report.scored["snv"], report.missing["symbolic"]
+    (44, 3)
     """
     settings = ScoreSettings(
         scores, context, windows, strands, flank, longest, distance_bases, batch_size, precision, rope_scaling

@@ -352,6 +352,17 @@ def score_alleles(
     DataFrame
         A row per alternate allele, in order: ``chrom``, ``pos``, ``ref``, ``alt``; ``kind``, as ``snv``; a column per
         score, as ``LLR``, null where an allele has none; and ``why`` it has none at all.
+
+    Raises
+    ------
+    InputError
+        An allele that is not written as such, and a model without the scores.
+
+    Examples
+    --------
+    >>> table = mutbert.score_alleles("model", "population.genome", ["chr1:1:A:G", "chr1:3:GCA:G"])
+    >>> table["kind"].to_list()
+    ['snv', 'indel']
     """
     if not hasattr(alleles, "columns"):
         alleles = [alleles] if isinstance(alleles, tuple) else listed(alleles)

@@ -86,6 +86,12 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
     ------
     InputError
         For a request that cannot be run, missing files, and a protocol that was run with other settings.
+
+    Examples
+    --------
+    >>> grid = mutbert.GridRequest("mine.yaml", "mine=.", models="model", methods="probe", seeds=1)
+    >>> mutbert.run_benchmark("results", grid)["done"]
+    3
     """
     folder = Path(folder)
     suites, models = _suites(request), _paths(request.models, "--model")

@@ -46,6 +46,13 @@ def report_benchmark(
     ------
     InputError
         When there are no results, they cannot be read, or cells were made with different data, models or settings.
+
+    Examples
+    --------
+    >>> counts = mutbert.run_benchmark("baselines", mutbert.GridRequest("mine.yaml", "mine=.", seeds=1))
+    >>> found, files = mutbert.report_benchmark("baselines", resamples=20)
+    >>> found.averages["model"].to_list(), files[0].name
+    (['kmer', 'cnn'], 'report.html')
     """
     folder = Path(folder)
     records = read_records(folder)

@@ -78,6 +78,13 @@ def evaluate_variant_effects(
     ------
     InputError
         When an input cannot be used, labels are of one class, or over a tenth of REF alleles are not the genome's.
+
+    Examples
+    --------
+    >>> columns = mutbert.VepColumns(label="label")
+    >>> result = mutbert.evaluate_variant_effects("model", "population.genome", "labelled.csv", "vep", columns=columns)
+    >>> result["problem"], result["metrics"]
+    ('binary', ['auroc', 'auprc'])
     """
     folder, draws = Path(output), {"resamples": resamples, "seed": seed}
     _check_options(surroundings, direction, resamples, seed)

@@ -60,6 +60,17 @@ def build_genome(
         `path`; `lengths` by contig; `variants`, how many positions vary; `records`, what became of those of each VCF
         file (``docs/format.md``); `contig_names`, the VCF's by the genome's; contigs `only_in_fasta` (of the selected)
         and `only_in_vcf`; `notes` on the input.
+
+    Raises
+    ------
+    InputError
+        A file that cannot be used, with its line; a VCF of another assembly; an output that exists.
+
+    Examples
+    --------
+    >>> report = mutbert.build_genome("ref.fa", "new.genome", "panel.vcf")
+    >>> report["lengths"], report["variants"]
+    ({'chr1': 400, 'chr2': 150, 'chr3': 20}, 36)
     """
     fastas, vcfs = inputs.parse_sources(fasta), inputs.parse_sources(vcf)
     output, filters = Path(output), listed(filters)
@@ -136,6 +147,18 @@ def merge_genomes(
     -------
     dict
         As from `build_genome`.
+
+    Raises
+    ------
+    InputError
+        Stores of different settings, or with a contig in common.
+
+    Examples
+    --------
+    >>> for contig in ("chr1", "chr2"):
+    ...     report = mutbert.build_genome("ref.fa", f"{contig}.genome", contigs=[contig])
+    >>> mutbert.merge_genomes(["chr1.genome", "chr2.genome"], "merged.genome")["lengths"]
+    {'chr1': 400, 'chr2': 150}
     """
     output, genomes = Path(output), listed(genomes)
     if not genomes:

@@ -59,6 +59,17 @@ def export_genome(
     dict
         The `path`, the `kind`, and the numbers of `regions` (of a table merged, as `bases` are), of `variants` and of
         `changed` letters, which are not the reference's.
+
+    Raises
+    ------
+    InputError
+        A region that is not in the genome, an unknown format, an output that exists.
+
+    Examples
+    --------
+    >>> report = mutbert.export_genome("population.genome", "consensus.fa", "consensus", regions=["chr1:1-100"])
+    >>> report["bases"], report["changed"]
+    (100, 0)
     """
     output = Path(output)
     kind = _find_kind(output, kind)

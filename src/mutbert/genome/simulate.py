@@ -47,6 +47,17 @@ def simulate_population(
     -------
     dict
         Paths of the folder (`path`), `fasta` and `vcf`; `contig`, `length` and the numbers of `samples` and `records`.
+
+    Raises
+    ------
+    InputError
+        A number out of its range, and an output that exists.
+
+    Examples
+    --------
+    >>> report = mutbert.simulate_population("simulated", length=5000, samples=4)
+    >>> report["length"], report["samples"]
+    (5000, 4)
     """
     output = Path(output)
     for fits, problem in (

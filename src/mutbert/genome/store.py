@@ -55,6 +55,12 @@ class ProbabilisticGenome:
 
     `open` reads a store, whose pages in memory all processes share; `from_sequences` holds sequences in memory.
     Coordinates are 0-based and half-open; contigs have either name (``chr22`` or ``22``); others raise `InputError`.
+
+    Examples
+    --------
+    >>> genome = mutbert.ProbabilisticGenome.open("population.genome")
+    >>> genome["chr1", 100:110].shape, genome.sequence("1", 0, 8)
+    ((10, 4), 'AGGCATTG')
     """
 
     path: Path  # the store's folder, or the name of sequences in memory in messages

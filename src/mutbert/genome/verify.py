@@ -53,6 +53,16 @@ def verify_genome(
         Whether the checksum of each of the `sources` is in the manifest, which decides nothing by itself; the numbers
         of `contigs`, `bases` and `variants` on both sides and of the sources' `records`; the `largest_difference` of a
         frequency; how much is `differing` and some of the `differences`, described; whether all `agrees`.
+
+    Raises
+    ------
+    InputError
+        A store or a source that cannot be read, and samples other than those of the build.
+
+    Examples
+    --------
+    >>> mutbert.verify_genome("population.genome", "ref.fa", "panel.vcf")["agrees"]
+    True
     """
     store = ProbabilisticGenome.open(genome, check=True)
     fastas, vcfs, settings = inputs.parse_sources(fasta), inputs.parse_sources(vcf), store.manifest.get("settings")

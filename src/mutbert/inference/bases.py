@@ -168,6 +168,17 @@ def mutate_region(
     -------
     dict
         The output, its region and numbers of its positions, as of `write_tracks`.
+
+    Raises
+    ------
+    InputError
+        A region that is not in the genome or is all N, and an output that exists.
+
+    Examples
+    --------
+    >>> report = mutbert.mutate_region("model", "region.parquet", genome="population.genome", region="chr1:101-120")
+    >>> report["positions"]
+    20
     """
     output, settings = Path(output), settings or PredictionSettings()
     if output.suffix != ".parquet":
@@ -255,6 +266,17 @@ def write_tracks(
     dict
         The file of each track; numbers of contigs and bases, of those ``unknown`` (N), ``ambiguous`` (other codes) and
         ``differing`` between a person and the reference, and of the person's records ``not_used``, by reason.
+
+    Raises
+    ------
+    InputError
+        A region that is not in the genome, an unknown track or format, an output that exists.
+
+    Examples
+    --------
+    >>> report = mutbert.write_tracks("model", "population.genome", "entropy.bedgraph", regions=["chr1:1-100"])
+    >>> report["bases"]
+    100
     """
     output, settings, regions = Path(output), settings or PredictionSettings(), listed(regions)
     outputs = _outputs(output, listed(tracks))

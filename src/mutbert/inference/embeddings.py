@@ -55,8 +55,8 @@ def embed(
         A checkpoint of MutBERT or another model, or a name of ``mutbert bench list`` (in Python also a loaded MutBERT).
     input, fasta, genome, bed, sequence_column, name_column : optional
         FASTA, FASTQ, CSV, TSV, Parquet or BED by its suffix, plain, gzip or bgzip; FASTA of any name; store whose
-        regions are embedded; the regions, of the minus strand as reverse complements; a table's columns of sequences
-        and of names, by default ``sequence`` and ``name``.
+        regions are embedded; the regions, of the minus strand as reverse complements; a table's column of sequences, by
+        default ``sequence``; that of names, by default ``name``.
     surroundings, person_vcf, sample : optional
         As for `mutate_region`, by default ``population``; models of tokens read the ``reference`` alone.
     output : str or Path
@@ -76,6 +76,17 @@ def embed(
     dict
         The output, its settings, ``records``, of them ``only_N``, nothing but N, ``bases``, and counts of ``long``
         sequences; of a person positions ``differing`` from the reference, and counts of records ``not_used``.
+
+    Raises
+    ------
+    InputError
+        A sequence that cannot be read or is too long, with its location; a setting that the model does not have.
+
+    Examples
+    --------
+    >>> report = mutbert.embed("model", genome="population.genome", bed="regions.bed", output="regions.parquet")
+    >>> report["records"], report["hidden_size"]
+    (6, 16)
     """
     output = Path(output)
     run.check_run(strands, precision, batch_size, long)
@@ -145,6 +156,16 @@ def embed_sequences(
     float32 array, or list of such
         (sequences, hidden size); of several layers (sequences, layers, hidden size). Without pooling, an array for each
         sequence, (bases or tokens, hidden size).
+
+    Raises
+    ------
+    InputError
+        As for `embed`.
+
+    Examples
+    --------
+    >>> mutbert.embed_sequences("model", ["ACGTTGCA", "GATTACA"]).shape
+    (2, 16)
     """
     run.check_run(strands, precision, batch_size)
     examples, source = read_examples(table_of(sequences), Columns(label=()))

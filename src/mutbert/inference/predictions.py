@@ -59,6 +59,17 @@ def predict_table(
         The output, the number of ``sequences``, of them ``only_N``, nothing but N, the model's ``problem`` and
         ``classes``; counts of ``long`` sequences and, with a genome, of those read without its frequencies,
         ``unplaced``; ``notes`` on what differs from training.
+
+    Raises
+    ------
+    InputError
+        A sequence that cannot be read or is too long, with its location; a model that is no classifier.
+
+    Examples
+    --------
+    >>> report = mutbert.predict_table("classifier", "table.csv", "predictions.tsv", columns=mutbert.Columns())
+    >>> report["sequences"], report["classes"]
+    (48, ('LABEL_0', 'LABEL_1'))
     """
     check_run(strands or "forward", precision or "fp32", batch_size, long or "refuse")
     if output is not None:
@@ -142,6 +153,16 @@ def predict_sequences(
     -------
     DataFrame
         What `predict_table` writes, a row per sequence.
+
+    Raises
+    ------
+    InputError
+        As for `predict_table`.
+
+    Examples
+    --------
+    >>> mutbert.predict_sequences("classifier", {"one": "ACGTTGCA", "two": "GATTACA"}).columns
+    ['name', 'predicted', 'p_LABEL_0', 'p_LABEL_1']
     """
     found = predict_table(model, table_of(sequences), None, columns=columns or Columns(), **options)
     return found["predictions"]  # type: ignore[no-any-return]
@@ -169,6 +190,16 @@ def score_sequences(
     -------
     DataFrame
         ``name``, by default its number from 0, ``bases`` that count, and their ``log_likelihood`` in nats, or null.
+
+    Raises
+    ------
+    InputError
+        A sequence that cannot be read, with its location; a model that is not masked.
+
+    Examples
+    --------
+    >>> mutbert.score_sequences("model", ["ACGTTGCANN", "GATTACA"])["bases"].to_list()
+    [8, 7]
     """
     examples, _ = read_examples(table_of(sequences), Columns(label=()))
     codes, unmasked = np.split(examples.base_codes, examples.offsets[1:-1]), np.zeros(0, dtype=SOFT_MASK)

@@ -231,12 +231,22 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
     Parameters
     ----------
     source, output, force
-        A model folder, or a repository of the Hub; the folder to write, and whether to replace one there.
+        A model folder, or a repository of the Hub; the folder to write; replace a model folder there.
 
     Returns
     -------
     dict
         ``output``, ``model_class``, ``parameters``, ``weights``, and keys that ``repeated`` another and were left out.
+
+    Raises
+    ------
+    InputError
+        A checkpoint that is incomplete, damaged or of another architecture, with the key.
+
+    Examples
+    --------
+    >>> mutbert.convert_checkpoint("model", "converted")["model_class"]
+    'MutBertForMaskedLM'
     """
     output, folder = Path(output), local_folder(source)
     check_output(output, force=force, directory=True, inputs=[folder])

@@ -34,6 +34,11 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
         Read the lower-case bases of a soft-masked FASTA as bases; to the published tokenizer they are ``[UNK]``.
     model_max_length, **kwargs
         As for any `transformers` tokenizer; the vocabulary is fixed.
+
+    Examples
+    --------
+    >>> mutbert.MutBertTokenizer()("ACGTN")["input_ids"]
+    [1, 5, 6, 7, 8, 0, 2]
     """
 
     # BPE without a merge is a look-up of single characters; of the library's models it is the quickest at that.

@@ -32,6 +32,18 @@ def report(folder: str | Path, *, force: bool = True) -> Path:
     -------
     Path
         The page.
+
+    Raises
+    ------
+    InputError
+        A folder of something else, or one that is incomplete.
+
+    Examples
+    --------
+    >>> recipe = mutbert.FinetuneRecipe(model="model", train="table.csv", output="other", finetune={"max_steps": 2})
+    >>> result = mutbert.finetune(recipe)
+    >>> mutbert.report("other").name
+    'report.html'
     """
     folder = Path(folder)
     for path in (folder / METRICS, folder / "vep.json"):

@@ -43,9 +43,19 @@ def draw_mutagenesis(table: str | Path, outputs: Sequence[str | Path], *, force:
     Parameters
     ----------
     table, outputs
-        The Parquet file, and the figures: ``.png``, 200 dots an inch, or ``.svg``, in which text is text.
+        The Parquet file; the figures: ``.png``, 200 dots an inch, or ``.svg``, in which text is text.
     force : bool
         Replace figures that exist.
+
+    Raises
+    ------
+    InputError
+        A table of something else, and a figure that exists.
+
+    Examples
+    --------
+    >>> report = mutbert.mutate_region("model", "drawn.parquet", genome="population.genome", region="chr1:101-120")
+    >>> mutbert.draw_mutagenesis("drawn.parquet", ["drawn.svg"])
     """
     paths = check_figures(listed(outputs), force=force)
     with style():

@@ -68,6 +68,17 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     -------
     RunResult
         The model's folder and its metrics.
+
+    Raises
+    ------
+    InputError
+        Data or settings that cannot be used, with file and line; a run that exists; a loss that is not finite.
+
+    Examples
+    --------
+    >>> recipe = mutbert.FinetuneRecipe(model="model", train="table.csv", output="runs/mine", finetune={"max_steps": 2})
+    >>> mutbert.finetune(recipe).metrics["problem"]
+    'binary'
     """
     # First of all, since later calls would take this process for the only one.
     state = PartialState(cpu=not torch.accelerator.is_available())

@@ -75,6 +75,18 @@ def pretrain(
     -------
     RunResult
         The model's folder and its metrics.
+
+    Raises
+    ------
+    InputError
+        A recipe or a genome that cannot be used; a run that exists; a loss that is not finite.
+
+    Examples
+    --------
+    >>> small = ["evaluation.windows=4", "training.max_steps=2", "training.per_device_train_batch_size=2"]
+    >>> genome = ["genome=population.genome", "train=[chr1]", "held_out=[chr2]", "output=runs/small"]
+    >>> mutbert.pretrain("small", genome + small).metrics["steps"]
+    2
     """
     if not isinstance(recipe, PretrainRecipe):
         recipe = read_settings(PretrainRecipe, recipe, listed(overrides), shipped="recipes")

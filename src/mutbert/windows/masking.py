@@ -32,12 +32,12 @@ class Masking:
     """
 
     policy: Policy = "variants_first"
-    share: Annotated[float, Field(gt=0, le=1)] = 0.15
-    replace: Share = 0.8
-    random: Share = 0.0
-    keep: Share = 0.2
-    variant_weight: Above0 = 10.0
-    span_length: Annotated[int, Field(ge=1)] = 6
+    share: Annotated[float, Field(gt=0, le=1)] = 0.15  # of a window's positions that are targets
+    replace: Share = 0.8  # of the targets that become [MASK]
+    random: Share = 0.0  # that become a random base
+    keep: Share = 0.2  # that stay
+    variant_weight: Above0 = 10.0  # with weighted: how much likelier a position that varies is
+    span_length: Annotated[int, Field(ge=1)] = 6  # with spans, in bases
 
     def __post_init__(self) -> None:
         if abs((total := self.replace + self.random + self.keep) - 1) > 1e-6:
