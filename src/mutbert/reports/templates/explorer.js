@@ -10,8 +10,7 @@ const number = (value) => Number.isNaN(value) ? "–" : Number.isInteger(value) 
 
 // Data are arrays in little-endian order, or text, compressed by gzip and in base64.
 async function unpack(text, Kind) {
-  const letters = atob(text), bytes = new Uint8Array(letters.length);
-  for (let at = 0; at < letters.length; at++) bytes[at] = letters.charCodeAt(at);
+  const bytes = Uint8Array.fromBase64?.(text) || Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const buffer = await new Response(stream).arrayBuffer();
   return Kind ? new Kind(buffer) : new TextDecoder().decode(buffer);
@@ -21,8 +20,10 @@ async function loadIgv() {
   document.head.append(make("script", {nonce, textContent: await unpack($("igv").textContent)}));
 }
 
-// −Σ p ln p, in nats.
+// −Σ p ln p, in nats; a model's −ln p are whole numbers of a unit, of which few differ.
 const entropy = (shares) => shares.reduce((sum, share) => share > 0 ? sum - share * Math.log(share) : sum, 0);
+
+const CHANCE = Float64Array.from({length: data.missing}, (_, cost) => Math.exp(-data.unit * cost)), PART = CHANCE.map((chance, cost) => chance * data.unit * cost);
 
 async function openRegion(region) {
   const [sequence, position, frequency, minusLog] = await Promise.all([
@@ -33,22 +34,19 @@ async function openRegion(region) {
   Object.assign(region, {
     sequence, length: sequence.length, position, shares, entropies: Float32Array.from(position, (_, row) => entropy(shares(row))),
     population: (at) => rowAt(at) < 0 ? data.codes[sequence[at]] : shares(rowAt(at)),
-    model: (at) => minusLog && minusLog[4 * at] !== data.missing ? BASES.map((_, base) => Math.exp(-data.unit * minusLog[4 * at + base])) : null,
+    model: (at) => minusLog && minusLog[4 * at] !== data.missing ? BASES.map((_, base) => CHANCE[minusLog[4 * at + base]]) : null,
   });
   if (!minusLog) return;
   region.modelEntropy = new Float32Array(region.length).fill(NaN);
   region.ratio = new Float32Array(region.length).fill(NaN);
   for (let at = 0; at < region.length; at++) {
     if (minusLog[4 * at] === data.missing) continue;
-    const reference = BASES.indexOf(sequence[at]);
-    let sum = 0, best = Infinity;
-    for (let base = 0; base < 4; base++) {
-      const cost = data.unit * minusLog[4 * at + base];
-      sum += cost * Math.exp(-cost);
-      if (base !== reference) best = Math.min(best, cost);
-    }
-    region.modelEntropy[at] = sum;
-    if (reference >= 0) region.ratio[at] = data.unit * minusLog[4 * at + reference] - best;
+    const reference = BASES.indexOf(sequence[at]), costs = minusLog.subarray(4 * at, 4 * at + 4);
+    region.modelEntropy[at] = PART[costs[0]] + PART[costs[1]] + PART[costs[2]] + PART[costs[3]];
+    if (reference < 0) continue;
+    let best = data.missing;
+    for (let base = 0; base < 4; base++) if (base !== reference && costs[base] < best) best = costs[base];
+    region.ratio[at] = data.unit * (costs[reference] - best);
   }
 }
 
@@ -143,6 +141,16 @@ const colourOf = (index) => index === selected ? "#000000" : Number.isNaN(varian
 const features = variants ? Array.from(variants.position, (position, index) => ({
   chr: regions[variants.region[index]].name, start: position, end: position + variants.ref[index].length, index,
   name: `${variants.ref[index]}>${variants.alt[index]}`.slice(0, 24), value: variants.main[index]})) : [];
+const drawPoints = drawing(({context, height, region, x, range}) => {
+  const y = (value) => height * (range.max - value) / (range.max - range.min);
+  context.fillStyle = "#d8dee6";
+  context.fillRect(x(0), y(0), x(region.length) - x(0), 1);
+  for (const {index, start, value} of features) {
+    if (regions[variants.region[index]] !== region || Number.isNaN(value)) continue;
+    context.fillStyle = colourOf(index);
+    context.fillRect(x(start - region.start + 0.5) - 2, y(value) - 2, 4, 4);
+  }
+});
 const hasModel = Boolean(regions[0].ratio), most = hasModel ? Math.ceil(Math.max(1, ...regions.map((one) => one.ratio.reduce((top, value) => Math.max(top, Math.abs(value) || 0), 0)))) : 1;
 const wig = {type: "wig", supportsWholeGenome: false, autoscale: false, min: 0, max: 1, height: 50 + LABEL};
 const drawn = (name, draws, more = {}) => ({...wig, name, draws, ...more, featureSource: {getFeatures: async ({chr, start, end}) => [{chr, start, end, value: 1}]}});
@@ -153,8 +161,7 @@ const tracks = [
   ...(hasModel ? [drawn("Model logo", drawLogo((region, at) => region.model(at))), drawn("Model entropy", drawMeans("modelEntropy"), {max: 1.4, height: 40 + LABEL}),
     drawn("Model: best alternate LLR", drawMeans("ratio"), {min: -most, max: most})] : []),
   ...(variants ? [
-    {...wig, name: `Variants by ${variants.columns[0] || "score"}`, min: variants.main.some((one) => one < 0) ? -1.05 * strongest : 0, max: 1.05 * strongest, graphType: "points", points: true,
-     height: 70 + LABEL, pointSize: 5, windowFunction: "none", features: features.filter((one) => !Number.isNaN(one.value)), color: HIGH, altColor: LOW},
+    drawn(`Variants by ${variants.columns[0] || "score"}`, drawPoints, {min: variants.main.some((one) => one < 0) ? -1.05 * strongest : 0, max: 1.05 * strongest, points: true, height: 70 + LABEL}),
     {...feature, name: "Scored variants", displayMode: "COLLAPSED", height: 32 + LABEL, features, color: (one) => colourOf(one.index)}] : []),
   ...(annotation ? [{...feature, format: data.annotation.format, name: "Genes", height: 70 + LABEL, color: "#1c2430",
     url: `data:text/plain;base64,${btoa(unescape(encodeURIComponent(annotation)))}`}] : []),
@@ -172,11 +179,10 @@ window.explorer = igvBrowser;
 $("browser").shadowRoot.append(make("style", {textContent: "@media (max-width: 40rem) { .igv-navbar-right-container, .igv-windowsize-panel-container { display: none !important; } }"}));
 for (const {draws, ...config} of tracks) {
   const track = await igvBrowser.loadTrack(config);
-  if (config.type !== "wig") continue;
-  const draw = draws || track.draw, axis = track._paintAxis;
-  const below = (context, height, paint) => { context.save(); context.translate(0, LABEL); paint(height - LABEL); context.restore(); };
-  track.draw = draws || ((options) => below(options.context, options.pixelHeight, (pixelHeight) => draw.call(track, {...options, pixelHeight})));
-  track._paintAxis = (context, width, height) => below(context, height, (less) => axis(context, width, less));
+  if (!draws) continue;
+  const axis = track._paintAxis;
+  track.draw = draws;
+  track._paintAxis = (context, width, height) => { context.save(); context.translate(0, LABEL); axis(context, width, height - LABEL); context.restore(); };
   track.popupData = () => [];
   track.trackView.repaintViews();
   track.trackView.paintAxis();
@@ -215,7 +221,7 @@ $("in").onclick = () => igvBrowser.zoomIn();
 $("out").onclick = () => igvBrowser.zoomOut();
 const around = (name, at) => search(`${name}:${Math.max(1, at - AROUND + 1)}-${at + AROUND}`);
 $("bases").onclick = () => { const frame = igvBrowser.referenceFrameList[0]; return around(frame.chr, Math.floor((frame.start + frame.end) / 2)); };
-$("logo").onchange = () => igvBrowser.trackViews.forEach((view) => /logo$/.test(view.track.name) && view.repaintViews());
+$("logo").onchange = () => igvBrowser.trackViews.forEach((view) => /logo$/.test(view.track.name || "") && view.repaintViews());
 if (variants) fillTable();
 
 function fillTable() {
@@ -258,7 +264,7 @@ function fillTable() {
   }
   async function go(at) {
     await around(regions[variants.region[at]].name, variants.position[at]);
-    igvBrowser.trackViews.forEach((view) => view.track.name === "Scored variants" && view.repaintViews());
+    igvBrowser.trackViews.forEach((view) => /variants/i.test(view.track.name || "") && view.repaintViews());
     $("detail").replaceChildren(make("dl", {}, ...factsOf(at).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));
     $("browser").scrollIntoView({block: "start", behavior: "smooth"});
   }
