@@ -126,3 +126,77 @@ def test_too_long_a_region_has_a_remedy(tmp_path):
     with pytest.raises(mutbert.InputError, match=r"1,200,000 bases are too many .* --region long:1-1000000"):
         mutbert.explore(genome, tmp_path / "page.html", regions="long")
     assert mutbert.explore(genome, tmp_path / "page.html")["bases"] == 1_000_000
+
+
+@pytest.fixture
+def browser():
+    """A tab of Debian's Chromium, driven by Playwright, and its `expect`."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as driver, driver.chromium.launch(
+        executable_path=program, args=["--no-sandbox"]
+    ) as chromium:  # fmt: skip
+        yield chromium.new_page(viewport={"width": 1400, "height": 900}), playwright.expect
+
+
+@pytest.mark.nightly
+def test_the_page_in_a_browser(made, tmp_path, browser):
+    (tab, expect), wrong, requests, page = browser, [], [], tmp_path / "page.html"
+    tab.on("console", lambda one: wrong.append(one.text))
+    tab.on("pageerror", lambda one: wrong.append(str(one)))
+    tab.on("request", lambda one: requests.append(one.url))
+    mutbert.explore(
+        made / "small.genome", page, model=made / "model", vcf=made / "scored.vcf", annotation=made / "genes.gff3",
+        regions=["chr22", f"b:{HOSTILE}"], settings=PredictionSettings(context=40),
+    )  # fmt: skip
+    tab.goto(page.as_uri())
+    tab.wait_for_selector("html[data-ready]", state="attached")
+    view = "explorer.trackViews.find((one) => one.track.name === name).viewports[0]"
+    rows, locus = tab.locator("#rows tr"), tab.locator(".igv-search-input")
+
+    def green(name):
+        image = "canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data"
+        count = f"{image}.filter((_, at, all) => at % 4 === 0 && !all[at] && all[at + 1] === 158).length"
+        return tab.evaluate(f"(name) => {{ const {{canvas}} = {view}; return {count}; }}", name)
+
+    def clicked(name):
+        box = f"(name) => {{ const box = {view}.viewportElement.getBoundingClientRect(); return [box.x + box.width / 2, box.y]; }}"
+        x, y = tab.evaluate(box, name)
+        tab.mouse.click(x, y + 34)
+        popover = tab.locator(".igv-ui-popover:visible")
+        expect(popover).to_contain_text("position" if name != "Genes" else "Location")
+        text = popover.inner_text().replace("\xa0", " ")
+        popover.locator("svg").first.click()
+        return text
+
+    assert green("Population logo") == green("Model logo") == 0
+    tab.fill("#search", "rs105 alt")
+    expect(tab.locator("#rows")).to_have_text("No variant matches.")
+    tab.fill("#search", "rs105")
+    expect(rows).to_have_count(2)
+    rows.first.locator("button").click()
+    expect(locus).to_have_value("chr22:75-135")
+    expect(tab.locator("#detail")).to_contain_text("rs105")
+    tab.wait_for_timeout(1000)
+    assert green("Population logo") > 100
+    assert green("Model logo") > 100
+    assert {"alleles", "rs105", "LLR"} <= set(clicked("Scored variants").split())
+    assert "best alternate LLR" in clicked("Model entropy")
+    assert HOSTILE in clicked("Genes")
+    tab.fill("#search", "onerror")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text(HOSTILE)
+    tab.fill("#search", "LLR<0 pos>=300")
+    tab.locator("#head button", has_text="LLR").first.focus()
+    tab.keyboard.press("Enter")
+    expect(rows).not_to_have_count(2)
+    values = [float(one) for one in tab.locator("#rows td:nth-child(5)").all_inner_texts()]
+    assert values == sorted(values)
+    assert max(values) < 0
+    tab.select_option("#regions", index=1)
+    expect(locus).to_have_value("b__img_src_x_onerror__document.title_1__:1-200")
+    assert tab.title() != "1"
+    assert wrong == []
+    assert requests == [page.as_uri()]

@@ -219,7 +219,7 @@ $("regions").parentNode.hidden = regions.length < 2;
 $("regions").onchange = $("whole").onclick = () => search(locusOf(current()));
 $("in").onclick = () => igvBrowser.zoomIn();
 $("out").onclick = () => igvBrowser.zoomOut();
-const around = (name, at) => search(`${name}:${Math.max(1, at - AROUND + 1)}-${at + AROUND}`);
+const around = (name, at) => search(`${name}:${Math.max(1, at + 1 - AROUND)}-${at + 1 + AROUND}`);
 $("bases").onclick = () => { const frame = igvBrowser.referenceFrameList[0]; return around(frame.chr, Math.floor((frame.start + frame.end) / 2)); };
 $("logo").onchange = () => igvBrowser.trackViews.forEach((view) => /logo$/.test(view.track.name || "") && view.repaintViews());
 if (variants) fillTable();
