@@ -22,7 +22,7 @@ demo: .venv/all
 test: lint
 	$(PYTEST) -m "not nightly"
 
-test-all: lint
+test-all: lint .venv/browser
 	HYPOTHESIS_PROFILE=long $(PYTEST)
 
 lint: .venv/dev
@@ -42,6 +42,10 @@ clean:
 .venv/all: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing into .venv; this takes a minute or two the first time" >&2
 	$(INSTALL) '.[all]'
+	@touch $@
+
+.venv/browser: .venv/dev
+	$(INSTALL) '.[browser]'
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml constraints.txt

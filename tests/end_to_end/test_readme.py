@@ -17,7 +17,7 @@ FEW = {
 MADE = """
 human.genome/manifest.json consensus.fa.gz population/ref.fa runs/small/model runs/small/report.html
 converted/config.json to-share/README.md scored.vcf.gz.tbi region.png entropy.bw regions.parquet sequences.safetensors
-runs/mine/metrics.json predictions.tsv results/tfbs/0/mine-full/corrected-1.json results/report.html
+page.html runs/mine/metrics.json predictions.tsv results/tfbs/0/mine-full/corrected-1.json results/report.html
 """
 
 
@@ -48,6 +48,6 @@ def test_the_commands_run(demo, read_page, run_samples, tmp_path, monkeypatch):
         return words + FEW.get(words[0], FEW.get(" ".join(words[:2]), []))
 
     _, commands = run_samples(read_page("README.md"), ["bash"], change)
-    assert len({words[0] for words in commands}) == 13
+    assert len({words[0] for words in commands}) == 14
     for name in MADE.split():
         assert (tmp_path / name).exists(), name
