@@ -162,9 +162,8 @@ def test_the_page_in_a_browser(made, tmp_path, browser):
         return tab.evaluate(f"(name) => {{ const {{canvas}} = {view}; return {count}; }}", name)
 
     def clicked(name):
-        box = f"(name) => {{ const box = {view}.viewportElement.getBoundingClientRect(); return [box.x + box.width / 2, box.y]; }}"
-        x, y = tab.evaluate(box, name)
-        tab.mouse.click(x, y + 34)
+        box = tab.evaluate(f"(name) => {view}.viewportElement.getBoundingClientRect().toJSON()", name)
+        tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + 34)
         popover = tab.locator(".igv-ui-popover:visible")
         expect(popover).to_contain_text("position" if name != "Genes" else "Location")
         text = popover.inner_text().replace("\xa0", " ")

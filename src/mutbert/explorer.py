@@ -11,6 +11,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -108,10 +109,8 @@ def explore(
         "genome": genome.path.name, "annotation": genes and {"format": genes[0], "text": _pack("".join(genes[1]))},
         "variants": None if alleles is None else _variant_data(alleles),
     }  # fmt: skip
-    sources = {"genome": genome.path.name, **facts}
-    sources |= {
-        name: Path(one).name for name, one in (("variants", vcf), ("annotation", annotation)) if one is not None
-    }
+    files = {"variants": vcf, "annotation": annotation}
+    sources = {"genome": genome.path.name, **facts, **{name: Path(one).name for name, one in files.items() if one}}
     # Scripts run by this number alone, so that no name in the data can be one. It differs with the data.
     nonce = hashlib.sha256(repr((data, sources)).encode()).hexdigest()[:32]
     title = f"{genome.path.name}: {names_text(map(str, chosen), 3)}"
@@ -119,18 +118,14 @@ def explore(
         output, title, ", ".join(f"{name} {text}" for name, text in sources.items()), template="explorer.html.j2",
         data=data, igv=base64.b64encode(_IGV.read_bytes()).decode(), nonce=nonce, force=force,
     )  # fmt: skip
-    counts = {
-        "variants": sum(region["variants"] for region in shown),
-        "alleles": 0 if alleles is None else len(alleles),
-    }
-    numbers = {"bases": sum(map(len, chosen)), **counts, "annotation": len(genes[1]) if genes else 0}
-    return {"output": output, "regions": chosen, **numbers}
+    counts = {"bases": sum(map(len, chosen)), "variants": sum(region["variants"] for region in shown)}
+    counts |= {"alleles": 0 if alleles is None else len(alleles), "annotation": len(genes[1]) if genes else 0}
+    return {"output": output, "regions": chosen, **counts}
 
 
 def _check_length(what: Path, regions: Sequence[Region]) -> None:
     if (bases := sum(map(len, regions))) > MOST_BASES:
-        start = regions[0].start
-        part = Region(regions[0].contig, start, min(start + MOST_BASES, regions[0].end))
+        part = replace(regions[0], end=min(regions[0].start + MOST_BASES, regions[0].end))
         more = f"{bases:,} bases are too many for a page of up to {MOST_BASES:,}"
         raise InputError(f"{what}: {more}; choose less, such as --region {part}")
 
@@ -179,8 +174,7 @@ def _predict(
     """Return −ln P of A, C, G, T at each position, uint16 (L, 4) in units of `UNIT`, and how it was computed."""
     from mutbert.inference import bases, run
 
-    around = run.open_surroundings(genome, "reference").genome
-    predictor = bases.BasePredictor(model, around, settings or bases.PredictionSettings())
+    predictor = bases.BasePredictor(model, genome.reference(), settings or bases.PredictionSettings())
     stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
     at_once = predictor.windows_at_once(mask_every) * stride
     known = sum(int(np.diff(genome.known_runs(one.contig, one.start, one.end)).sum()) for one in regions)
@@ -197,8 +191,7 @@ def _predict(
             found.append(np.nan_to_num(unit_L4.clip(0, MISSING - 1), nan=MISSING).astype(np.uint16))
     # Of a folder its last two names, as those of the Hub have.
     name = "/".join(run.model_name(model).split("/")[-2:])
-    how = f"{name} (context {predictor.context}, strands {predictor.settings.strands})"
-    return found, {"model": how}
+    return found, {"model": f"{name} (context {predictor.context}, strands {predictor.settings.strands})"}
 
 
 def _read_variants(
@@ -209,11 +202,11 @@ def _read_variants(
     if not (prefixes := tuple(name.removesuffix("WHY") for name in info if name.endswith("_WHY"))):
         raise InputError(f"{path}: has no scores (INFO field MUTBERT_WHY); score it first, by 'mutbert score --vcf'")
     fields = [f"INFO/{name}" for name in info if name.startswith(prefixes)]
-    names, contigs = ContigNames(genome.lengths), dict[str, str | None]()
+    names, contigs, covered = ContigNames(genome.lengths), dict[str, str | None](), list[Region]()
     texts = dict.fromkeys(("contig", "ID", "ref", "alt", *fields), pl.String())
     frames = [pl.DataFrame(schema={"position": pl.Int64(), **texts})]
-    counted = count_by_index(path) or ()
-    asked: Any = [(name, one.start, one.end) for name in counted for one in regions if names.find(name) == one.contig]
+    pairs = ((name, one) for name in count_by_index(path) or () for one in regions)
+    asked: Any = [(name, one.start, one.end) for name, one in pairs if names.find(name) == one.contig]
     for frame in read_records(path, ["ID", *fields], region=asked or None):
         contigs |= {name: names.find(name) for name in frame["contig"].unique()}
         frame = frame.with_columns(pl.col("contig").replace_strict(contigs, return_dtype=pl.String))
@@ -225,9 +218,7 @@ def _read_variants(
     if contigs and not any(contigs.values()):
         what = f"its contigs ({names_text(contigs)}) are none of the genome's ({names_text(genome.lengths)})"
         raise InputError(f"{path}: {what}; use the genome that it was scored with")
-    if not regions:
-        if not contigs:
-            raise InputError(f"{path}: has no records, so that it covers nothing; choose a --region")
+    if covered:
         wide = ((one.contig, max(one.start - _MARGIN, 0), one.end + _MARGIN) for one in covered)
         regions = merge_regions((Region(*one[:2], min(one[2], genome.lengths[one[0]])) for one in wide), genome.lengths)
     # One dot stands for all alternates.

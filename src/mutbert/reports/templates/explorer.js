@@ -148,7 +148,7 @@ const drawPoints = drawing(({context, height, region, x, range}) => {
   for (const {index, start, value} of features) {
     if (regions[variants.region[index]] !== region || Number.isNaN(value)) continue;
     context.fillStyle = colourOf(index);
-    context.fillRect(x(start - region.start + 0.5) - 2, y(value) - 2, 4, 4);
+    context.fillRect(x(start - region.start + 0.5) - 2.5, y(value) - 2.5, 5, 5);
   }
 });
 const hasModel = Boolean(regions[0].ratio), most = hasModel ? Math.ceil(Math.max(1, ...regions.map((one) => one.ratio.reduce((top, value) => Math.max(top, Math.abs(value) || 0), 0)))) : 1;
@@ -189,7 +189,7 @@ for (const {draws, ...config} of tracks) {
 }
 
 // What a click shows.
-const percent = (shares) => BASES.map((base, at) => `${base} ${number(+(100 * shares[at]).toPrecision(4))} %`).join(", ");
+const percent = (shares) => BASES.map((base, at) => `${base} ${number(+(100 * shares[at]).toPrecision(3))} %`).join(", ");
 const placeOf = (index) => `${regions[variants.region[index]].contig}:${variants.position[index] + 1}`;
 const factsOf = (index) => [["position", placeOf(index)], ["ID", variants.ID[index]], ["alleles", `${variants.ref[index]} > ${variants.alt[index]}`],
   ...variants.columns.map((name) => [name.endsWith("_PCT") ? `${name} (% of the background that is less extreme)` : name, number(variants.scores[name][index])]),
