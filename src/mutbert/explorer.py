@@ -66,7 +66,7 @@ def explore(
         Such as ``chr22:101-200``, 1-based and inclusive, or ``chr22``; up to a million bases in all. By default what
         the VCF covers, and without one the beginning of the first contig.
     annotation, mask_every : optional
-        Genes as ``.gff3`` or ``.gtf``, also ``.gz``; how the model's bases are masked, as for `write_tracks`.
+        Genes as ``.gff3`` or ``.gtf``, also ``.gz``; of so many bases one is masked at a time, as for `write_tracks`.
     settings, force, progress : optional
         How the model is run; replace the output where it exists; show progress.
 

@@ -16,10 +16,6 @@ async function unpack(text, Kind) {
   return Kind ? new Kind(buffer) : new TextDecoder().decode(buffer);
 }
 
-async function loadIgv() {
-  document.head.append(make("script", {nonce, textContent: await unpack($("igv").textContent)}));
-}
-
 // −Σ p ln p, in nats; a model's −ln p are whole numbers of a unit, of which few differ.
 const entropy = (shares) => shares.reduce((sum, share) => share > 0 ? sum - share * Math.log(share) : sum, 0);
 
@@ -58,15 +54,17 @@ function firstAtLeast(values, value, low = 0, high = values.length) {
 async function openVariants(found) {
   const [region, position, ...arrays] = await Promise.all([unpack(found.region, Uint32Array), unpack(found.position, Uint32Array),
     ...found.scores.map(([, packed]) => unpack(packed, Float32Array))]);
-  const [ID, ref, alt, why] = await Promise.all(["ID", "ref", "alt", "why"].map(async (name) => (await unpack(found[name])).split("\n")));
+  const [ID, ref, alt, why] = await Promise.all(["ID", "ref", "alt", "why"].map(async (name) => (await unpack(found[name])).split("\n").slice(0, found.count)));
   const columns = found.scores.map(([name]) => name), scores = Object.fromEntries(columns.map((name, at) => [name, arrays[at]]));
-  return {count: found.count, region, position, ID, ref, alt, why, scores, columns, main: arrays[0] || new Float32Array(found.count).fill(NaN)};
+  // SNVs and other alleles have their scores in columns of their own: of each the first that it has.
+  const main = Float32Array.from(position, (_, at) => (arrays.find((one) => !Number.isNaN(one[at])) || [])[at]);
+  return {count: found.count, region, position, ID, ref, alt, why, scores, columns, main};
 }
 
 try {
-await Promise.all([loadIgv(), ...data.regions.map(openRegion)]);
+const [code] = await Promise.all([unpack($("igv").textContent), ...data.regions.map(openRegion)]);
+document.head.append(make("script", {nonce, textContent: code}));
 const regions = data.regions, variants = data.variants && await openVariants(data.variants);
-const annotation = data.annotation && await unpack(data.annotation.text);
 const regionAt = (name, position) => regions.find((one) => one.name === name && one.start <= position && position < one.end);
 let selected = -1;
 const locusOf = (region) => `${region.name}:${region.start + 1}-${region.end}`;
@@ -163,8 +161,8 @@ const tracks = [
   ...(variants ? [
     drawn(`Variants by ${variants.columns[0] || "score"}`, drawPoints, {min: variants.main.some((one) => one < 0) ? -1.05 * strongest : 0, max: 1.05 * strongest, points: true, height: 70 + LABEL}),
     {...feature, name: "Scored variants", displayMode: "COLLAPSED", height: 32 + LABEL, features, color: (one) => colourOf(one.index)}] : []),
-  ...(annotation ? [{...feature, format: data.annotation.format, name: "Genes", height: 70 + LABEL, color: "#1c2430",
-    url: `data:text/plain;base64,${btoa(unescape(encodeURIComponent(annotation)))}`}] : []),
+  ...(data.annotation ? [{...feature, format: data.annotation.format, name: "Genes", height: 70 + LABEL, color: "#1c2430",
+    url: `data:application/gzip;base64,${data.annotation.text}`}] : []),
 ];
 
 $("browser").replaceChildren();
@@ -213,13 +211,12 @@ igvBrowser.on("trackclick", (track, list, location) => {
 });
 
 // The buttons, and the table.
-const search = (locus) => igvBrowser.search(locus), current = () => regions[$("regions").selectedIndex];
 $("regions").replaceChildren(...regions.map((one) => new Option(`${one.contig}:${one.start + 1}-${one.end}`)));
 $("regions").parentNode.hidden = regions.length < 2;
-$("regions").onchange = $("whole").onclick = () => search(locusOf(current()));
+$("regions").onchange = $("whole").onclick = () => igvBrowser.search(locusOf(regions[$("regions").selectedIndex]));
 $("in").onclick = () => igvBrowser.zoomIn();
 $("out").onclick = () => igvBrowser.zoomOut();
-const around = (name, at) => search(`${name}:${Math.max(1, at + 1 - AROUND)}-${at + 1 + AROUND}`);
+const around = (name, at) => igvBrowser.search(`${name}:${Math.max(1, at + 1 - AROUND)}-${at + 1 + AROUND}`);
 $("bases").onclick = () => { const frame = igvBrowser.referenceFrameList[0]; return around(frame.chr, Math.floor((frame.start + frame.end) / 2)); };
 $("logo").onchange = () => igvBrowser.trackViews.forEach((view) => /logo$/.test(view.track.name || "") && view.repaintViews());
 if (variants) fillTable();
@@ -229,7 +226,7 @@ function fillTable() {
   const texts = Array.from(variants.ref, (ref, index) => `${placeOf(index)} ${variants.ID[index]} ${ref}>${variants.alt[index]} ${variants.why[index]}`.toLowerCase());
   let order = [], first = 0, sorted = "Position", sign = 1;
   const matches = (word) => {
-    const compared = word.match(/^(\w+)(<=|>=|<|>|=)(-?\d+\.?\d*)$/), range = word.match(/^(?:(\S+):)?(\d+)-(\d+)$/);
+    const compared = word.match(/^(\w+)(<=|>=|<|>|=)(-?[\d.]+(?:e-?\d+)?)$/), range = word.match(/^(?:(\S+):)?(\d+)-(\d+)$/);
     const name = compared && (compared[1] === "pos" ? "Position" : variants.columns.find((one) => one.toLowerCase() === compared[1]));
     if (range) return (at) => (!range[1] || regions[variants.region[at]].contig.toLowerCase() === range[1]) && variants.position[at] + 1 >= +range[2] && variants.position[at] < +range[3];
     if (!name) return (at) => texts[at].includes(word);
@@ -238,7 +235,7 @@ function fillTable() {
   };
   function choose() {
     const tests = $("search").value.toLowerCase().split(/\s+/).filter(Boolean).map(matches), kind = $("shown").value;
-    if (kind !== "all") tests.push((at) => Number.isNaN(variants.main[at]) === (kind === "unscored"));
+    if (kind !== "all") tests.push((at) => (variants.why[at] === "") === (kind === "scored"));
     order = Array.from(variants.position.keys()).filter((at) => tests.every((test) => test(at)));
     const column = values[sorted], isText = Array.isArray(column);
     if (sorted !== "Position" || sign < 0) order.sort((one, other) => {
@@ -253,7 +250,7 @@ function fillTable() {
   const fixed = (value) => Number.isNaN(value) ? "–" : value.toFixed(3);
   function show() {
     $("rows").replaceChildren(...order.slice(first, first + ROWS).map((at) => make("tr", {className: at === selected ? "marked" : ""},
-      make("td", {}, make("button", {type: "button", textContent: placeOf(at), onclick: () => { selected = at; show(); go(at); }})),
+      make("td", {}, make("button", {type: "button", textContent: placeOf(at), onclick: () => go(at)})),
       ...["ID", "ref", "alt"].map((name) => cell(variants[name][at], "text")), ...variants.columns.map((name) => cell(fixed(variants.scores[name][at]))),
       cell(variants.why[at].replaceAll("_", " "), "text"))));
     if (!order.length) $("rows").append(make("tr", {}, make("td", {className: "empty", colSpan: 99}, variants.count ? "No variant matches." : "The VCF has no variant here.")));
@@ -263,6 +260,9 @@ function fillTable() {
     for (const one of $("head").children) one.ariaSort = one.textContent !== sorted ? "none" : sign > 0 ? "ascending" : "descending";
   }
   async function go(at) {
+    selected = at;
+    show();
+    $("rows").querySelector(".marked button").focus({preventScroll: true});
     await around(regions[variants.region[at]].name, variants.position[at]);
     igvBrowser.trackViews.forEach((view) => /variants/i.test(view.track.name || "") && view.repaintViews());
     $("detail").replaceChildren(make("dl", {}, ...factsOf(at).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));
