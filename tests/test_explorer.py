@@ -195,7 +195,7 @@ def test_the_page_in_a_browser(made, tmp_path, browser):
     assert values == sorted(values)
     assert max(values) < 0
     tab.select_option("#regions", index=1)
-    expect(locus).to_have_value("b__img_src_x_onerror__document.title_1__:1-200")
+    expect(locus).to_have_value("b__img_src_x_onerror__document.title_1___1:1-200")
     assert tab.title() != "1"
     assert wrong == []
     assert requests == [page.as_uri()]

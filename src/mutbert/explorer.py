@@ -132,11 +132,8 @@ def _check_length(what: Path, regions: Sequence[Region]) -> None:
 
 def _plain_names(contigs: Iterable[str]) -> dict[str, str]:
     """Return names for igv.js, which puts them into HTML and ends them at a colon; the table shows the true ones."""
-    plain: dict[str, str] = {}
-    for contig in dict.fromkeys(contigs):
-        name = re.sub(r"[^\w.*|-]", "_", contig, flags=re.ASCII)
-        plain[contig] = f"{name}_{len(plain)}" if name in plain.values() else name
-    return plain
+    plain = {contig: re.sub(r"[^\w.*|-]", "_", contig, flags=re.ASCII) for contig in contigs}
+    return {name: one if one == name else f"{one}_{number}" for number, (name, one) in enumerate(plain.items())}
 
 
 def _pack(values: Any) -> str:

@@ -134,7 +134,7 @@ const drawLogo = (distribution) => drawing(({context, height, region, frame, bpP
   }
 });
 
-const strongest = variants ? variants.main.reduce((most, one) => Math.max(most, Math.abs(one) || 0), 1e-9) : 1;
+const greatest = (values) => values.reduce((most, one) => Math.max(most, Math.abs(one) || 0), 0), strongest = variants && greatest(variants.main) || 1;
 const colourOf = (index) => index === selected ? "#000000" : Number.isNaN(variants.main[index]) ? NONE : variants.main[index] < 0 ? LOW : HIGH;
 const features = variants ? Array.from(variants.position, (position, index) => ({
   chr: regions[variants.region[index]].name, start: position, end: position + variants.ref[index].length, index,
@@ -149,7 +149,7 @@ const drawPoints = drawing(({context, height, region, x, range}) => {
     context.fillRect(x(start - region.start + 0.5) - 2.5, y(value) - 2.5, 5, 5);
   }
 });
-const hasModel = Boolean(regions[0].ratio), most = hasModel ? Math.ceil(Math.max(1, ...regions.map((one) => one.ratio.reduce((top, value) => Math.max(top, Math.abs(value) || 0), 0)))) : 1;
+const hasModel = Boolean(regions[0].ratio), most = hasModel && Math.ceil(Math.max(1, ...regions.map((one) => greatest(one.ratio))));
 const wig = {type: "wig", supportsWholeGenome: false, autoscale: false, min: 0, max: 1, height: 50 + LABEL};
 const drawn = (name, draws, more = {}) => ({...wig, name, draws, ...more, featureSource: {getFeatures: async ({chr, start, end}) => [{chr, start, end, value: 1}]}});
 const feature = {type: "annotation", supportsWholeGenome: false, margin: LABEL};
@@ -191,7 +191,7 @@ const percent = (shares) => BASES.map((base, at) => `${base} ${number(+(100 * sh
 const placeOf = (index) => `${regions[variants.region[index]].contig}:${variants.position[index] + 1}`;
 const factsOf = (index) => [["position", placeOf(index)], ["ID", variants.ID[index]], ["alleles", `${variants.ref[index]} > ${variants.alt[index]}`],
   ...variants.columns.map((name) => [name.endsWith("_PCT") ? `${name} (% of the background that is less extreme)` : name, number(variants.scores[name][index])]),
-  ...(variants.why[index] ? [["no score, as", variants.why[index].replaceAll("_", " ")]] : [])];
+  ...(variants.why[index] ? [["no score", variants.why[index].replaceAll("_", " ")]] : [])];
 function factsAt(region, at) {
   const shares = region.population(at), model = region.model(at);
   return [["position", `${region.contig}:${region.start + at + 1}`], ["reference", region.sequence[at]], ["population", percent(shares)], ["entropy", number(entropy(shares))],
@@ -218,7 +218,11 @@ $("in").onclick = () => igvBrowser.zoomIn();
 $("out").onclick = () => igvBrowser.zoomOut();
 const around = (name, at) => igvBrowser.search(`${name}:${Math.max(1, at + 1 - AROUND)}-${at + 1 + AROUND}`);
 $("bases").onclick = () => { const frame = igvBrowser.referenceFrameList[0]; return around(frame.chr, Math.floor((frame.start + frame.end) / 2)); };
-$("logo").onchange = () => igvBrowser.trackViews.forEach((view) => /logo$/.test(view.track.name || "") && view.repaintViews());
+$("logo").onchange = () => igvBrowser.trackViews.filter((view) => /logo$/.test(view.track.name || "")).forEach((view) => {
+  view.track.dataRange.max = $("logo").value === "bits" ? 2 : 1;
+  view.repaintViews();
+  view.paintAxis();
+});
 if (variants) fillTable();
 
 function fillTable() {
