@@ -106,7 +106,7 @@ def explore(
     codes = {letter: row.tolist() for letter, row in zip(alphabet.IUPAC, alphabet.DISTRIBUTIONS, strict=True)}
     data = {
         "regions": shown, "codes": codes, "unit": UNIT, "missing": MISSING, "frequency_one": FREQUENCY_ONE,
-        "genome": genome.path.name, "annotation": genes and {"format": genes[0], "text": _pack("".join(genes[1]))},
+        "genome": genome.path.name, "annotation": genes and _annotation_data(*genes),
         "variants": None if alleles is None else _variant_data(alleles),
     }  # fmt: skip
     files = {"variants": vcf, "annotation": annotation}
@@ -153,6 +153,12 @@ def _region_data(genome: ProbabilisticGenome, region: Region, name: str) -> dict
         "variants": len(found.position), "sequence": _pack(genome.sequence(*place)),
         "position": _pack((found.position - region.start).astype(np.uint32)), "frequency": _pack(fixed_V4),
     }  # fmt: skip
+
+
+def _annotation_data(kind: str, lines: list[str]) -> dict[str, Any]:
+    """Return lines, and the attribute that names features; without one igv.js looks for it."""
+    named = {"name": "gene_name"} if kind == "gtf" and any("gene_name" in line for line in lines) else {}
+    return {"format": kind, "text": _pack("".join(lines)), **named}
 
 
 def _variant_data(alleles: pl.DataFrame) -> dict[str, Any]:

@@ -161,7 +161,7 @@ const tracks = [
   ...(variants ? [
     drawn(`Variants by ${variants.columns[0] || "score"}`, drawPoints, {min: variants.main.some((one) => one < 0) ? -1.05 * strongest : 0, max: 1.05 * strongest, points: true, height: 70 + LABEL}),
     {...feature, name: "Scored variants", displayMode: "COLLAPSED", height: 32 + LABEL, features, color: (one) => colourOf(one.index)}] : []),
-  ...(data.annotation ? [{...feature, format: data.annotation.format, name: "Genes", height: 70 + LABEL, color: "#1c2430",
+  ...(data.annotation ? [{...feature, format: data.annotation.format, name: "Genes", nameField: data.annotation.name, height: 70 + LABEL, color: "#1c2430",
     url: `data:application/gzip;base64,${data.annotation.text}`}] : []),
 ];
 
@@ -197,10 +197,10 @@ function factsAt(region, at) {
   return [["position", `${region.contig}:${region.start + at + 1}`], ["reference", region.sequence[at]], ["population", percent(shares)], ["entropy", number(entropy(shares))],
     ...(model ? [["model", percent(model)], ["model's entropy", number(region.modelEntropy[at])], ["best alternate LLR", number(region.ratio[at])]] : [])];
 }
-const popup = (facts) => facts.map(([name, value]) => `<div><span>${escaped(name)}</span>&nbsp;&nbsp;${escaped(value)}</div>`).join("");
+const popup = (facts) => [...facts].map(([name, value]) => `<div><span>${escaped(name)}</span>&nbsp;&nbsp;${escaped(value)}</div>`).join("");
 igvBrowser.on("trackclick", (track, list, location) => {
   const frame = igvBrowser.referenceFrameList[0], region = regionAt(frame.chr, Math.floor(location));
-  if (track.name === "Genes") return list?.length ? popup(list.filter((one) => one.name).map((one) => [one.name, one.value])) : false;
+  if (track.name === "Genes") return list?.length ? popup(new Map(list.filter((one) => one.name).map((one) => [one.name, one.value]).reverse())) : false;
   if (!region) return false;
   if (track.type !== "annotation" && !track.config.points) return popup(factsAt(region, Math.floor(location) - region.start));
   const distance = (one) => Math.max(one.start - location, location - one.end, 0);
