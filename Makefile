@@ -24,7 +24,7 @@ demo: .venv/all
 test: lint
 	$(PYTEST) -m "not nightly"
 
-test-all: lint
+test-all: lint .venv/browser
 	HYPOTHESIS_PROFILE=long $(PYTEST)
 
 dist: .venv/bin/python
@@ -58,6 +58,10 @@ clean:
 .venv/all: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing into .venv; this takes a minute or two the first time" >&2
 	$(INSTALL) '.[all]'
+	@touch $@
+
+.venv/browser: .venv/dev
+	$(INSTALL) '.[browser]'
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml constraints.txt

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mutbert.evaluation.vep import evaluate_variant_effects as evaluate_variant_effects
     from mutbert.evaluation.vep_table import VepColumns as VepColumns
     from mutbert.examples.table import Columns as Columns
+    from mutbert.explorer import explore as explore
     from mutbert.export import export_model as export_model
     from mutbert.genome.build import build_genome as build_genome
     from mutbert.genome.build import merge_genomes as merge_genomes

@@ -9,12 +9,16 @@ import numpy as np
 import polars as pl
 
 from mutbert import alphabet
+from mutbert.effects.score import score_variants
+from mutbert.explorer import explore
 from mutbert.files import check_output, mark_directory, remove_directory
 from mutbert.genome.build import build_genome
 from mutbert.genome.export import summarise_genome
 from mutbert.genome.simulate import simulate_population
 from mutbert.genome.store import ProbabilisticGenome
+from mutbert.inference.bases import PredictionSettings
 from mutbert.inference.embeddings import embed
+from mutbert.regions import Region
 from mutbert.reports import plots
 from mutbert.reports.page import Section, write_page
 from mutbert.reports.pretraining import held_out_section, training_section
@@ -23,7 +27,7 @@ from mutbert.training.pretrain import pretrain
 from mutbert.training.recipe import PretrainRecipe
 from mutbert.windows.sampler import select_regions
 
-_LENGTH, _SAMPLES = 2_000_000, 500
+_LENGTH, _SAMPLES, _BROWSED = 2_000_000, 500, 5_000
 
 
 def run_demo(
@@ -42,7 +46,8 @@ def run_demo(
     if output.exists():
         remove_directory(output)
     output.mkdir()
-    mark_directory(output, ("population*/*", "run/*", "held_out_windows.bed", "embeddings.parquet", "report.html"))
+    own = ("population*/*", "run/*", "held_out_windows.bed", "embeddings.parquet", "*.html", "scored.vcf.gz*")
+    mark_directory(output, own)
 
     def announce(step: int, text: str) -> None:
         if progress:
@@ -74,17 +79,31 @@ def run_demo(
     bed.write_text("".join(f"{region.contig}\t{start}\t{start + recipe.window_length}\n" for start in starts))
     embed(trained.model, genome=genome_path, bed=bed, output=embeddings, batch_size=64, progress=progress)
 
-    announce(5, "writing the report")
+    announce(5, "scoring variants, and writing the report")
     is_gc_P = np.isin(genome.bases(region.contig, 0, region.end), alphabet.encode("GC"))
     gc_share = np.array([is_gc_P[start : start + recipe.window_length].mean() for start in starts])
     vectors = np.array(pl.read_parquet(embeddings, columns=["embedding"])["embedding"].to_list())
     with plots.style():
         curve, table = training_section(trained.metrics, trained.history), held_out_section(trained.metrics)
         sections = [_spectrum(summarise_genome(genome)), curve, table, _embeddings(vectors, gc_share)]
+    sections.append(_explorer(output, genome, trained.model, people["vcf"], region, progress=progress))
     page = output / "report.html"
     write_page(page, "MutBERT demo", "A simulated population, from FASTA and VCF to a trained model.", sections)
     seconds = time.monotonic() - start
     return {"report": page, "model": trained.model, "genome": genome_path, "embeddings": embeddings, "seconds": seconds}
+
+
+def _explorer(
+    output: Path, genome: ProbabilisticGenome, model: Path, vcf: Path, region: Region, *, progress: bool
+) -> Section:
+    """Score variants where the held-out region begins, write a page to browse them, and return a link to it."""
+    scored, page = output / "scored.vcf.gz", output / "explorer.html"
+    browsed, strands = Region(region.contig, region.start, region.start + _BROWSED), "forward"
+    score_variants(model, genome.path, vcf, scored, region=str(browsed), strands=strands, progress=progress)
+    settings = PredictionSettings(strands=strands)
+    explore(genome, page, model=model, vcf=scored, regions=[browsed], settings=settings, progress=progress)
+    text = f"{browsed}, base by base: the population, what the model predicts, and its score of each variant."
+    return Section("Explorer", text, links={"Open the explorer": page.name})
 
 
 def _spectrum(genome: dict[str, Any]) -> Section:

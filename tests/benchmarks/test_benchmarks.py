@@ -28,6 +28,14 @@ def result(folder, name):
     return json.loads((folder / f"{name}.json").read_text())
 
 
+def test_explorer():
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("there is no Chromium")
+    done = run_benchmark("explorer", "--bases", 2_000, "--variants", 20, "--runs", 1)
+    assert json.loads(done.stdout)["found"][0]["ready_ms"] > 0
+
+
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic") / "data"

@@ -9,9 +9,11 @@ def test_the_demo_makes_everything_it_promises(demo):
     table = json.loads((demo / "run" / "metrics.json").read_text())
     assert table["steps"] == 4
     page = (demo / "report.html").read_text()
-    for part in ("Frequency spectrum", "Training curve", "Held-out table", "Embeddings"):
+    for part in ("Frequency spectrum", "Training curve", "Held-out table", "Embeddings", "Explorer"):
         assert f"<h2>{part}</h2>" in page
     assert page.count("<svg") == 3
+    assert '<a href="explorer.html">' in page
+    assert "run/model" in (demo / "explorer.html").read_text()
     assert f"{table['cross_entropy']['model']['all']:.4f}" in page
 
 

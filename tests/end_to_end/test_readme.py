@@ -23,7 +23,7 @@ FEW = {
 MADE = """
 human.genome/manifest.json consensus.fa.gz population/ref.fa runs/small/model runs/small/report.html
 converted/config.json to-share/README.md scored.vcf.gz.tbi region.png entropy.bw regions.parquet sequences.safetensors
-runs/mine/metrics.json predictions.tsv results/tfbs/0/mine-full/corrected-1.json results/report.html
+page.html runs/mine/metrics.json predictions.tsv results/tfbs/0/mine-full/corrected-1.json results/report.html
 """
 
 
@@ -66,7 +66,7 @@ def change(words):
 
 def test_the_commands_run(folder, read_page, run_samples):
     _, commands = run_samples(read_page("docs/tour.md"), ["bash"], change)
-    assert len({words[0] for words in commands}) == 13
+    assert len({words[0] for words in commands}) == 14
     [sample] = re.findall(r"^```bash\n(.*?)^```$", read_page("README.md"), re.DOTALL | re.MULTILINE)
     # Those of the README are among them.
     assert all(shlex.split(line)[1:] in commands for line in sample.splitlines())

@@ -10,7 +10,7 @@ from mutbert.model import MutBertForSequenceClassification, MutBertModel
 # peft and torch's exporter use what transformers and torch have deprecated.
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.nightly
-@pytest.mark.parametrize("page", ["model", "embeddings", "mutagenesis", "tracks", "python"])
+@pytest.mark.parametrize("page", ["model", "embeddings", "mutagenesis", "tracks", "python", "explorer"])
 def test_samples_run(
     page, read_page, run_samples, build, model_folders, peer_folders, write_genome, tmp_path, monkeypatch
 ):
@@ -27,6 +27,9 @@ def test_samples_run(
     (tmp_path / "designed.fa").write_text(">mine\nGATTACAGATTACA\n")
     (tmp_path / "long.fa").write_text(">long\n" + "ACGT" * 200 + "\n")
     (tmp_path / "regions.bed").write_text(f"{contig}\t0\t20\tgene\n{contig}\t30\t40\n")
+    (tmp_path / "genes.gff3").write_text("chr22\tx\tgene\t101\t300\t.\t+\t.\tID=one\n")
+    head = "##fileformat=VCFv4.2\n##contig=<ID=chr22>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    (tmp_path / "variants.vcf").write_text(f"{head}chr22\t111\t.\tA\tC\t.\t.\t.\n")
     write_genome(tmp_path / "population.genome", {contig: "ACGTTGCAAT" * 40})
     monkeypatch.chdir(tmp_path)
     run_samples(read_page(f"docs/{page}.md"))

@@ -28,6 +28,7 @@ WRITES = {
     "tensors": ("embed --model model --fasta sequences.fa -o {}", ".safetensors"),
     "bedgraph": (f"tracks {WINDOWS} --region chr1:1-60 -o {{}}", ".bedgraph.gz"),
     "bigwig": (f"tracks {WINDOWS} --region chr1:1-60 -o {{}}", ".bw"),
+    "explorer": (f"explore {WINDOWS} --region chr1:1-60 -o {{}}", ".html"),
     "mutagenesis": (f"mutagenesis {WINDOWS} --region chr1:21-50 -o {{}}", ".parquet"),
     "predictions": ("predict table.csv --model classifier -o {}", ".tsv"),
     "convert": ("convert model {}", ""),

@@ -126,6 +126,10 @@ _VERBS = {
     "tracks": Verb("inference.bases:write_tracks",
                    "--model model --genome human.genome --region chr1:1-20000 -o entropy.bw",
                    {"tracks": "--track", "regions": "--region"}, _PREDICTION, "with_regions", runs_model=True),
+    "explore": Verb("explorer:explore",
+                    "--genome human.genome --model model --vcf scored.vcf.gz --region chr22:17000001-17100000 "
+                    "-o page.html",
+                    {"regions": "--region"}, _PREDICTION, "with_regions", runs_model=True),
     "convert": Verb("model.checkpoints:convert_checkpoint", "JadenLong/MutBERT model",
                     {"source": "SOURCE", "output": "DESTINATION"}),
     "export": Verb("export:export_model", "runs/small -o to-share --name someone/my-model --license cc-by-4.0",

@@ -22,13 +22,14 @@ METRIC_NAMES: Final = {
 
 
 class Section(NamedTuple):
-    """A part of a page: text, figures as SVG, a table, facts by name, and text folded away by its summary."""
+    """A part of a page: text, figures as SVG, a table, facts by name, links, and text folded away by its summary."""
 
     title: str
     text: str = ""
     figures: str | Sequence[str] = ()
     table: pl.DataFrame | None = None
     facts: Mapping[str, object] = {}
+    links: Mapping[str, str] = {}  # other files by their texts
     details: Mapping[str, str] = {}
     marked: str = ""  # the first cell of the table's row that stands out
 
