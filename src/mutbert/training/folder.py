@@ -249,7 +249,9 @@ def publish_checkpoint(writing: Path, run: Path, last: int, best: str | None) ->
     mode = (writing / FILES).stat().st_mode
     for file in (one for one in writing.rglob("*") if one.is_file()):
         files.set_mode(file, mode)
-    writing.rename(run / CHECKPOINTS / writing.name)
+    if (final := run / CHECKPOINTS / writing.name).exists():
+        _discard(run, int(final.name.rpartition("-")[2]))
+    writing.rename(final)
     for step in _saved_steps(run)[:-last] if last else []:
         if str(checkpoint_of(run, step)) != best:
             _discard(run, step)
