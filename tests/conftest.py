@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import signal
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def signals():
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def tab():
+    """A tab of Debian's Chromium, driven by Playwright; without either the test is skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium") or pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium.new_page(viewport={"width": 1400, "height": 900})
 
 
 @pytest.fixture(scope="session")

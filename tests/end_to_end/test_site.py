@@ -83,18 +83,9 @@ def test_the_reference_has_every_public_name_command_and_key(site, verbs):
     assert "<code>tasks[].name</code>" in text["suites"]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-
-
 @pytest.mark.nightly
-def test_every_page_opens_from_disk_without_a_request_outside(site, browser):
-    tab, wrong = browser.new_page(), []
+def test_every_page_opens_from_disk_without_a_request_outside(site, tab):
+    wrong = []
     tab.on("request", lambda one: one.url.startswith(("file:", "data:", "blob:")) or wrong.append(one.url))
     # The next page may stop a request of the last one, such as for its icon.
     tab.on("requestfailed", lambda one: one.failure == "net::ERR_ABORTED" or wrong.append(one.url))
@@ -111,8 +102,7 @@ def test_every_page_opens_from_disk_without_a_request_outside(site, browser):
 
 
 @pytest.mark.nightly
-def test_search_works_from_disk(site, browser):
-    tab = browser.new_page()
+def test_search_works_from_disk(site, tab):
     tab.goto((site / "index.html").as_uri())
     tab.keyboard.press("Control+k")
     tab.keyboard.type("probabilistic genome")

@@ -1,6 +1,7 @@
 """VCF and BCF in every wrapping; files that are cut, damaged or something else are refused in one line."""
 
 import re
+import sys
 
 import pysam
 import pysam.bcftools
@@ -189,3 +190,14 @@ def test_genotypes_are_counted_whatever_the_header_declares(tmp_path, odd):
     assert set(rows[:2000]) == {("2", "3")}
     assert rows[2001] == ("2,0", "3")
     assert rows[2000] in ((".", "."), ("0,0", "0"))
+
+
+def test_a_reader_that_the_system_ends_is_one_line(tmp_path, write_vcf, monkeypatch):
+    path = write_vcf(tmp_path / "x.vcf", RECORDS[:-1])
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    line = refusal(read, path)
+    assert line.startswith(f"{path}: ")
+    assert "htslib was ended by SIGKILL, perhaps as memory ran out: use fewer --workers" in line

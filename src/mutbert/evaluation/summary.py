@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from mutbert.errors import InputError
+from mutbert.errors import InputError, reading
 from mutbert.evaluation.cells import BASELINES, Cell, cell_of, label_of
 from mutbert.evaluation.run import REASON, SUITES, read_predictions, read_records
 from mutbert.evaluation.suites import Suite, load_suite
@@ -66,8 +66,9 @@ def report_benchmark(
     rows: tuple[list[Record], ...] = ([], [], [])
     with progress_bar("resampling", len(done), unit="cells", show=progress) as advance:
         for (name, protocol), grid in sorted(_grids(folder, done).items()):
-            values = _values(suites[name], grid, resamples)
-            found = *values, _comparisons(suites[name], grid, values[1], resamples)
+            with reading(folder / name, "remove the cells that were not written by mutbert, and run the grid again"):
+                values = _values(suites[name], grid, resamples)
+                found = *values, _comparisons(suites[name], grid, values[1], resamples)
             for kind, own in zip(rows, found, strict=True):
                 kind += [{"suite": name, "protocol": protocol, **row} for row in own]
             advance(sum(len(seeds) for tasks in grid.values() for _, seeds in tasks.values()))
