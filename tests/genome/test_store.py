@@ -206,6 +206,16 @@ def test_what_is_no_store_is_refused(tmp_path):
             ProbabilisticGenome.open(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["variant_position.npy", "soft_mask.npy"])
+def test_positions_past_the_end_are_refused(store, name):
+    rows = np.load(store / name)
+    (rows["start"] if rows.dtype.names else rows)[-1] = 10**6
+    np.save(store / name, rows)
+    genome = ProbabilisticGenome.open(store)
+    with pytest.raises(InputError, match=rf"x\.genome/{name}: has positions past"):
+        genome.variants("chr1"), genome.soft_masked("chrM", 0, 4)
+
+
 # ---- a genome in another process
 
 

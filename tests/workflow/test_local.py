@@ -51,11 +51,9 @@ protocols:
     finetune: {learning_rate: 1e-3, max_steps: 2, warmup_steps: 0, batch_size: 16}
     seeds: 2
 """
-FULL = {
-    "score": {"parts": 8},
+MORE = {
     "tracks": {"tracks": ["entropy", "best_alternate_llr"], "bed": "regions.bed", "parts": 3},
     "embed": {"bed": "regions.bed", "parts": 2},
-    "bench": {"models": {"mine": MODEL, "again": MODEL}},
     "vep": {"sites": {"variants": "labels.tsv", "models": {"mine": MODEL}, "options": "--label label"}},
 }  # fmt: skip
 
@@ -119,21 +117,19 @@ def scores_of(path):
     return re.sub(pattern, "", text), [float(one) for words in re.findall(pattern, text) for one in words.split(",")]
 
 
-@pytest.mark.parametrize(("length", "more"), [(40_000, {}), pytest.param(420_000, FULL, marks=pytest.mark.nightly)])
-def test_results_are_those_of_single_commands_although_a_job_was_killed(study, length, more):
-    lines = simulate(study, length)
-    out, vcf, parts = study / "results", study / "sites.vcf.gz", more.get("score", {}).get("parts", 3)
+@pytest.mark.parametrize("more", [{}, pytest.param(MORE, marks=pytest.mark.nightly)], ids=["main", "everything"])
+def test_results_are_those_of_single_commands_although_a_job_was_killed(study, more):
+    lines = simulate(study, 420_000)
+    out, vcf, parts = study / "results", study / "sites.vcf.gz", 8
     (study / "regions.bed").write_text("chr1\t1000\t1060\nchr3\t500\t562\nchr2\t0\t50\n")
     labels = [(*line.split("\t")[:2], *line.split("\t")[3:5], str(row % 2)) for row, line in enumerate(lines[:200])]
     (study / "labels.tsv").write_text("\n".join(map("\t".join, [("chrom", "pos", "ref", "alt", "label"), *labels])))
-    grid = {"tasks": ["first"], "seeds": 1, "models": {"mine": MODEL}} | more.get("bench", {})
-    if more:
-        del grid["tasks"], grid["seeds"]
+    grid = {"suites": {"own.yaml": "."}, "protocols": ["corrected"], "models": {"mine": MODEL, "again": MODEL}}
     configure(study, **more | {
         "genome": {"fasta": ["ref.fa"], "vcf": ["sites.vcf.gz"], "contigs": CONTIGS},
         "pretrain": {"recipe": "small.yaml"},
         "score": {"vcf": {"sites": "sites.vcf.gz"}, "parts": parts, "windows": "shared"},
-        "bench": {"suites": {"own.yaml": "."}, "protocols": ["corrected"], "baselines": False} | grid,
+        "bench": {**grid, "baselines": False},
     })  # fmt: skip
     with subprocess.Popen(SNAKEMAKE, cwd=study, stdout=-1, stderr=-2, text=True, env=ENVIRONMENT) as first:
         killed = kill(first, f"0002-of-{parts:04}")
@@ -144,7 +140,7 @@ def test_results_are_those_of_single_commands_although_a_job_was_killed(study, l
     # The others went on.
     assert len(list((out / "score/sites").glob("*.json"))) == parts - 1
     assert (out / "bench/report.html").is_file(), printed
-    assert len(list((out / "bench/own").glob("*/*/corrected-*.json"))) == (8 if more else 1)
+    assert len(list((out / "bench/own").glob("*/*/corrected-*.json"))) == 8
     again = run(study)
     assert again.returncode == 0, again.stderr
     counts = dict(re.findall(r"^(\w+) +(\d+)$", again.stdout + again.stderr, re.MULTILINE))

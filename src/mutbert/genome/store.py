@@ -219,7 +219,10 @@ class ProbabilisticGenome:
             # Half the memory where it is enough, as every process has its own.
             small = len(self.arrays["sequence.npy"]) * store.BASES_PER_BYTE < 2**32
             slot_C = self.slots[:, 0].astype(np.uint32 if small else np.int64)
-            slots = [start[first:last] + slot for (first, last), slot in zip(rows, slot_C, strict=True)]
+            own = [start[first:last] for first, last in rows]
+            if any(one.max(initial=0) >= length for one, length in zip(own, self.slots[:, 1], strict=True)):
+                raise InputError(f"{self.path}/{name}: has positions past a contig's end; copy the store again")
+            slots = [one + slot for one, slot in zip(own, slot_C, strict=True)]
             self._indexes[name] = np.concatenate([slot_C[:0], *slots]), end_C - (last_C - first_C), last_C - end_C
         return self._indexes[name]
 

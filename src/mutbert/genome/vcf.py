@@ -298,7 +298,7 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
 
 def _blocks(path: Path, children: Sequence[Popen[bytes]]) -> Iterator[bytes]:
     """Yield what the last child prints; raise InputError where all of them have stopped without an end."""
-    output, block, before = children[-1].stdout, b"", object()
+    output, parts, before = children[-1].stdout, list[bytes](), object()
     assert output is not None
     while True:
         while not select.select([output], [], [], _SILENT)[0]:
@@ -306,13 +306,12 @@ def _blocks(path: Path, children: Sequence[Popen[bytes]]) -> Iterator[bytes]:
             if counts == before:
                 raise InputError(f"{path}: htslib neither reads on nor ends; index it anew, or copy it again")
             before = counts
-        more = output.read(_BLOCK_BYTES)
-        block += more or b""
-        if block and (not more or len(block) >= _BLOCK_BYTES):
-            yield block
-            block = b""
-        if not more:
-            return
+        parts.append(output.read(_BLOCK_BYTES))
+        if not parts[-1] or sum(map(len, parts)) >= _BLOCK_BYTES:
+            yield b"".join(parts)
+            if not parts[-1]:
+                return
+            parts.clear()
 
 
 def _transferred(child: Popen[bytes]) -> object:
