@@ -23,8 +23,8 @@ import mutbert
 ROOT = Path(__file__).resolve().parents[1]
 TITLES = {
     "genome": "Genomes", "regions": "Genomes", "model": "Models", "export": "Models", "training": "Training",
-    "inference": "Predictions and embeddings", "effects": "Variant effects", "evaluation": "Benchmarks",
-    "examples": "Tables and reports", "reports": "Tables and reports", "errors": "Errors",
+    "inference": "Predictions and embeddings", "effects": "Variant effects", "explorer": "Variant effects",
+    "evaluation": "Benchmarks", "examples": "Tables and reports", "reports": "Tables and reports", "errors": "Errors",
 }  # fmt: skip
 
 

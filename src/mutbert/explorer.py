@@ -76,6 +76,11 @@ def explore(
         The `output`, its `regions`, and the numbers of `bases`, `variants` (positions that vary in the population),
         scored `alleles`, and lines of `annotation`.
 
+    Raises
+    ------
+    InputError
+        When a file cannot be read, or regions are unknown or too long.
+
     Examples
     --------
     >>> import mutbert

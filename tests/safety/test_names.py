@@ -48,7 +48,7 @@ def test_a_page_and_its_figures_have_the_tags_of_any_other(name, tmp_path_factor
             drawing = plots.svg(figure, one)
         ET.fromstring(drawing)
         page = tmp_path_factory.mktemp("page") / "page.html"
-        section = Section(one, one, drawing, None, {one: one}, {one: one}, one)
+        section = Section(one, one, drawing, None, {one: one}, {one: one}, {one: one}, one)
         write_page(page, one, one, [section], notes=[one])
         found.append(tags(page.read_text(encoding="utf-8")))
     assert found[1] <= found[0]

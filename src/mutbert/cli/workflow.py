@@ -26,7 +26,9 @@ def copy_workflow(directory: str | Path, *, force: bool = False) -> dict[str, An
     """
     directory = Path(directory)
     with as_file(files("mutbert") / "workflow") as folder, atomic_directory(directory, force=force) as copy:
-        shutil.copytree(folder, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in list_workflow()["files"]:
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, copy / name)  # without the modes of the installation
     needed = "" if find_spec("snakemake") else "pip install 'mutbert[workflow]', "
     edited = f"{needed}edit {directory / 'config/config.yaml'}"
     return {"output": directory, "next": f"{edited}, then: cd {directory} && snakemake --profile profiles/local"}
