@@ -129,7 +129,7 @@ def check_all(case, count=None):
 
 
 def test_interrupted_or_failing_at_some_call_a_command_loses_nothing(case, request):
-    if request.node.callspec.id in {"finetune", "grid", "effects"}:
+    if request.node.callspec.id in {"finetune", "grid", "effects", "explorer"}:
         pytest.skip("takes long; the nightly test has it")
     check_all(case, 2)
 
