@@ -24,7 +24,7 @@ demo: .venv/all
 test: lint
 	$(PYTEST) -m "not nightly"
 
-test-all: lint .venv/browser
+test-all: lint .venv/nightly
 	HYPOTHESIS_PROFILE=long $(PYTEST)
 
 dist: .venv/bin/python
@@ -60,8 +60,8 @@ clean:
 	$(INSTALL) '.[all]'
 	@touch $@
 
-.venv/browser: .venv/dev
-	$(INSTALL) '.[browser]'
+.venv/nightly: .venv/dev
+	$(INSTALL) '.[nightly]'
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml constraints.txt

@@ -186,6 +186,25 @@ def kind(one: Any) -> str:
     return f"{words.get(one.get('type'), one.get('type', 'any'))} {bounds}".strip()
 
 
+def write_notebooks() -> None:
+    """Write a page per notebook, with its pictures in it."""
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        link = f"*A [notebook](../notebooks/{path.name}), as it was run; open it in Jupyter to change it.*"
+        text: list[str] = []
+        for one in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(one["source"])
+            text.append(source if one["cell_type"] == "markdown" else f"```python\n{source}\n```")
+            for output in one.get("outputs", []):
+                found = {kind: "".join(value) for kind, value in output.get("data", {}).items()}
+                plain = found.get("text/plain", "".join(output.get("text", "")))
+                if picture := found.get("image/png", "").replace("\n", ""):
+                    text.append(f"![Figure of the cell above](data:image/png;base64,{picture})")
+                else:
+                    text.append(f"```text\n{plain.rstrip()}\n```")
+        text.insert(1, link)
+        write(f"notebook-{path.stem}", "\n\n".join(text) + "\n")
+
+
 def write(name: str, text: str) -> None:
     """Write a page."""
     (folder := ROOT / "docs" / "reference").mkdir(exist_ok=True)
@@ -198,6 +217,7 @@ def main() -> int:
     write_api(loaded)
     write_commands()
     write_settings(loaded)
+    write_notebooks()
     write("changelog", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
