@@ -62,6 +62,7 @@ def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, reci
     assert_close(history(alone), history(run))
 
 
+@pytest.mark.nightly
 def test_processes_stop_at_the_same_step_and_go_on_as_if_unbroken(recipe_path, launch, tmp_path):
     words, run = ("windows_a_step=8", "training.logging_steps=4", "training.save_steps=4"), tmp_path / "run"
     done = launch("pretrain", recipe_path, *words)
