@@ -17,6 +17,9 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, TypeAlias
 
+import pysam
+import pysam.bcftools
+
 from mutbert.errors import InputError
 from mutbert.files import check_input
 from mutbert.regions import names_text
@@ -78,7 +81,9 @@ class VcfHeader(NamedTuple):
 def read_header(path: Path) -> VcfHeader:
     """Return what a VCF or BCF file declares, whatever its compression."""
     check_input(path, "VCF")
-    text = b"".join(read_lines(path, header=True)).decode("utf-8", "replace")
+    # A damaged BCF could end this process; why another file cannot be read is for the child to explain.
+    text = "" if _is_bcf(path) else _text_header(path)
+    text = text or b"".join(read_lines(path, header=True)).decode(errors="replace")
     declared: dict[str, dict[str, dict[str, str]]] = {"INFO": {}, "FORMAT": {}, "FILTER": {}, "contig": {}}
     for kind, body in _DECLARED.findall(text):
         values = dict(_ATTRIBUTE.findall(body))
@@ -255,6 +260,15 @@ def _is_bcf(path: Path) -> bool:
 
 def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile:
     return gzip.open(path) if check_input(path, "VCF") else path.open("rb")
+
+
+def _text_header(path: Path) -> str:
+    """Return the header of a VCF, read in this process, as starting another takes longer; nothing where it fails."""
+    with ExitStack() as stack, suppress(pysam.SamtoolsError, OSError):
+        stack.callback(pysam.set_verbosity, pysam.set_verbosity(0))
+        text = pysam.bcftools.view("-h", "--no-version", str(path.absolute()))
+        return text if isinstance(text, str) else bytes(text).decode(errors="replace")
+    return ""
 
 
 def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) -> Generator[bytes, None, None]:
