@@ -58,6 +58,15 @@ def report_benchmark(
     records = read_records(folder)
     if not records:
         raise InputError(f"{folder}: has no results; run 'mutbert bench run ... -o {folder}' first")
+    with reading(folder, "remove what was not written by mutbert, and run the grid again"):
+        report = _report_of(folder, records, resamples, progress)
+    target = folder if output is None else Path(output)
+    target.mkdir(parents=True, exist_ok=True)
+    return report, write_benchmark_report(target, report, force=force or output is None)
+
+
+def _report_of(folder: Path, records: Sequence[Record], resamples: int, progress: bool) -> BenchmarkReport:
+    """Return the report of the records of a results folder."""
     suites = {path.stem: load_suite(path) for path in sorted((folder / SUITES).glob("[!.]*.yaml"))}
     for record in records:
         if record["suite"] not in suites:
@@ -66,9 +75,8 @@ def report_benchmark(
     rows: tuple[list[Record], ...] = ([], [], [])
     with progress_bar("resampling", len(done), unit="cells", show=progress) as advance:
         for (name, protocol), grid in sorted(_grids(folder, done).items()):
-            with reading(folder / name, "remove the cells that were not written by mutbert, and run the grid again"):
-                values = _values(suites[name], grid, resamples)
-                found = *values, _comparisons(suites[name], grid, values[1], resamples)
+            values = _values(suites[name], grid, resamples)
+            found = *values, _comparisons(suites[name], grid, values[1], resamples)
             for kind, own in zip(rows, found, strict=True):
                 kind += [{"suite": name, "protocol": protocol, **row} for row in own]
             advance(sum(len(seeds) for tasks in grid.values() for _, seeds in tasks.values()))
@@ -81,13 +89,10 @@ def report_benchmark(
         "cells": f"{len(done):,} done", "versions": ", ".join(versions), "intervals": INTERVAL_METHOD,
         "commit": ", ".join(sorted({record["commit"] or "not from a checkout" for record in done})),
     }  # fmt: skip
-    report = BenchmarkReport(
+    return BenchmarkReport(
         folder.resolve().name, scores, averages, comparisons, pl.DataFrame(paper), failures, costs_of(records),
         pl.DataFrame(splits).unique(maintain_order=True), facts, _notes(done, suites),
     )  # fmt: skip
-    target = folder if output is None else Path(output)
-    target.mkdir(parents=True, exist_ok=True)
-    return report, write_benchmark_report(target, report, force=force or output is None)
 
 
 def _rank(contestant: Contestant) -> tuple[Any, ...]:
