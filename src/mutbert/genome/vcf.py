@@ -314,8 +314,10 @@ def _blocks(path: Path, children: Sequence[Popen[bytes]]) -> Iterator[bytes]:
     """Yield what the last child prints; raise InputError where all of them have stopped without an end."""
     output, parts, before = children[-1].stdout, list[bytes](), object()
     assert output is not None
+    ready = select.poll()  # which takes any number of open files
+    ready.register(output, select.POLLIN)
     while True:
-        while not select.select([output], [], [], _SILENT)[0]:
+        while not ready.poll(1000 * _SILENT):
             counts = [_transferred(child) for child in children]
             if counts == before:
                 raise InputError(f"{path}: htslib neither reads on nor ends; index it anew, or copy it again")
