@@ -18,7 +18,7 @@ REPORT: Final = "report.html"
 CHECKPOINTS: Final = "checkpoints"
 WRITING: Final = ".writing"  # where a checkpoint is until it is complete
 RUN_FILES: Final = (
-    RECIPE, PROVENANCE, EVALUATED, METRICS, PREDICTIONS, REPORT, HISTORY, f"{MODEL}/*", f"{WRITING}/*",
-    f"{CHECKPOINTS}/*", "tensorboard/*",
+    RECIPE, PROVENANCE, EVALUATED, METRICS, PREDICTIONS, REPORT, HISTORY, f"{MODEL}/*", f"{MODEL}.partial/*",
+    f"{WRITING}/*", f"{CHECKPOINTS}/*", "tensorboard/*",
 )  # fmt: skip
 """Patterns of every file of a run: `force` replaces no folder with others."""
