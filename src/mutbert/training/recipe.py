@@ -50,9 +50,9 @@ class PretrainRecipe(Settings):
 
     genome: Annotated[Words, Field(min_length=1)]  # the genome store, or several
     output: str  # the run's folder
-    # Contigs, regions (chr22:101-200) or BED files that are held out for the evaluation; likewise what is trained on,
-    # by default everything else, or a mixture: [{bed: exons.bed, weight: 1}, {bed: promoters.bed}].
-    held_out: Annotated[Words, Field(min_length=1)]
+    held_out: Annotated[Words, Field(min_length=1)]  # contigs, regions (chr22:101-200) or BED files, for the evaluation
+    # Likewise what is trained on, by default everything else; or a mixture of sets, each with its weight's share of the
+    # windows: [{bed: exons.bed, weight: 1}, {bed: promoters.bed}].
     train: Train = ()
     seed: Seed = 66  # of windows, masks, initial weights and dropout
     window_length: Annotated[int, Field(ge=1, le=LONGEST_WINDOW)] = 510  # bases, without [CLS] and [SEP]
