@@ -51,7 +51,7 @@ class PretrainRecipe(Settings):
     genome: Annotated[Words, Field(min_length=1)]  # the genome store, or several
     output: str  # the run's folder
     held_out: Annotated[Words, Field(min_length=1)]  # contigs, regions (chr22:101-200) or BED files, for the evaluation
-    # Likewise what is trained on, by default everything else; or a mixture of sets, each with its weight's share of the
+    # Likewise to train on, by default all that is not held out; or a mixture of sets with weights, their shares of the
     # windows: [{bed: exons.bed, weight: 1}, {bed: promoters.bed}].
     train: Train = ()
     seed: Seed = 66  # of windows, masks, initial weights and dropout

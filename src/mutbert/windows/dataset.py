@@ -89,7 +89,7 @@ class WindowDataset(Dataset[Any]):
         if self.masking.final_share is None:
             return self.masking
         step_B = index_B * self.steps // self.size
-        assert np.all(step_B == step_B[0]), "a batch is of one step, in which all windows have as many targets"
+        assert np.all(step_B == step_B[0]), "a batch is of one step, in which all windows have equally many targets"
         return self.masking.at(float(step_B[0]) / max(self.steps - 1, 1))
 
 
