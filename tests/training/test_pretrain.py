@@ -238,8 +238,7 @@ def count_one_by_one(genome, scales):
 )
 def test_fitted_counts_are_those_of_a_plain_loop(genome_path, chunk, sources, scales):
     genome = ProbabilisticGenome.open(genome_path)
-    fitted = fit_baselines(
-        [Part(genome, [one], source) for one, source in zip(REGIONS, sources, strict=True)], chunk=chunk
-    )
+    parts = [Part(genome, [region], source) for region, source in zip(REGIONS, sources, strict=True)]
+    fitted = fit_baselines(parts, chunk=chunk)
     for found, wanted in zip(fitted, count_one_by_one(genome, scales), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-6)

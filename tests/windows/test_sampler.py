@@ -1,10 +1,10 @@
 import gzip
 from bisect import bisect
-from itertools import accumulate
+from itertools import accumulate, combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mutbert import alphabet
@@ -65,17 +65,14 @@ def test_windows_come_from_exactly_the_valid_starts(make_genome, sequences, leng
     assert sampler.contig_names(some) == [f"c{contig}" for _, contig, _ in drawn[:20]]
 
 
-@given(st.lists(st.text("ACGTRN", min_size=9, max_size=40), min_size=1, max_size=3), st.integers(1, 8), st.data())
+@given(st.lists(st.text("ACGTRN", min_size=20, max_size=40), min_size=1, max_size=3), st.integers(1, 6), st.data())
 def test_each_set_of_a_mixture_has_its_share_of_windows_centred_in_it(make_genome, sequences, length, data):
     contigs = {f"c{number}": sequence for number, sequence in enumerate(sequences)}
     genome = make_genome(contigs)
-    regions = st.sampled_from(list(contigs)).flatmap(
-        lambda name: st.lists(st.integers(0, len(contigs[name])), min_size=2, max_size=2, unique=True).map(
-            lambda ends: Region(name, *sorted(ends))
-        )
-    )
+    every = [Region(name, *ends) for name, one in contigs.items() for ends in combinations(range(len(one) + 1), 2)]
+    regions, short = st.sampled_from(every), st.sampled_from([region for region in every if len(region) < 4])
     sets = data.draw(st.lists(st.tuples(regions, st.floats(0.1, 9)), min_size=1, max_size=3))
-    holes = data.draw(st.lists(regions, min_size=1, max_size=2))
+    holes = data.draw(st.lists(short, min_size=1, max_size=2))
     expected = [
         [
             (0, number, start)
@@ -86,15 +83,15 @@ def test_each_set_of_a_mixture_has_its_share_of_windows_centred_in_it(make_genom
         ]
         for region, _ in sets
     ]  # fmt: skip
+    assume(any(expected))
     train = [RegionSet(bed=str(region), weight=weight) for region, weight in sets]
     parts, _ = split_genomes([genome], train, [*map(str, holes)])
-    lacking = [one.bed for one, found in zip(train, expected, strict=True) if not found]
-    if lacking:
+    if lacking := [one.bed for one, found in zip(train, expected, strict=True) if not found]:
         with pytest.raises(
-            InputError, match=rf"\A{lacking[0]}: no window of {length} bases.* is centred in it; [^\n]*\Z"
+            InputError, match=rf"\A{lacking[0]}: no window of {length} bases[^\n]* centred in it; choose"
         ):
             WindowSampler(parts, length, seed=3)
-        return
+        parts, train, expected = zip(*(row for row in zip(parts, train, expected, strict=True) if row[2]), strict=True)
     sampler, index = WindowSampler(parts, length, seed=3), np.arange(200)
     edges = [0, *accumulate(one.weight for one in train)]
     for bit, place in zip(random_bits(3, START, index, 1)[:, 0].tolist(), listed(sampler.places(index)), strict=True):

@@ -47,6 +47,7 @@ class Masking:
 
     @model_serializer(mode="wrap")
     def _without_unset(self, serialise: Any) -> dict[str, Any]:
+        # A recipe without a final share is written as earlier versions wrote and read it.
         return {name: value for name, value in serialise(self).items() if value is not None}
 
     def __post_init__(self) -> None:
