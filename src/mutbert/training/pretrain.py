@@ -156,7 +156,7 @@ def _trainer(
     held_out = WindowSampler(evaluated, length, seed=evaluation.seed)
     transformers.set_seed(recipe.seed)
     trainer = PretrainTrainer(
-        args=args, folder=folder, dropout=recipe.dropout, muon=recipe.optimizer == "muon",
+        args=args, folder=folder, dropout=recipe.dropout, muon=recipe.muon_scale if recipe.optimizer == "muon" else 0.0,
         model=_initial_model(recipe), train_dataset=train,
         eval_dataset=WindowDataset(held_out, evaluation.masking, Tempering("none"), size=evaluation.windows),
         data_collator=dict,
@@ -188,7 +188,7 @@ def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
 class PretrainTrainer(trainers.RunTrainer):
     """Trainer with compact batches, the dropout's schedule, Muon and the held-out evaluation."""
 
-    def __init__(self, *, dropout: Dropout, muon: bool, **settings: Any) -> None:
+    def __init__(self, *, dropout: Dropout, muon: float, **settings: Any) -> None:
         self._muon = muon
         super().__init__(compute_metrics=self._summarise, **settings)
         self._dropout = dropout
@@ -201,7 +201,7 @@ class PretrainTrainer(trainers.RunTrainer):
                 raise ValueError(_SHARDED)
             layers, other = self.model.bert.encoder.parameters(), super().create_optimizer(*args, **kwargs)
             matrices = [weight for weight in layers if weight.ndim == 2]
-            settings = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay}
+            settings = {"lr": self._muon * self.args.learning_rate, "weight_decay": self.args.weight_decay}
             self.optimizer = MuonWith(matrices, other, **settings)
         return super().create_optimizer(*args, **kwargs)
 
