@@ -35,15 +35,18 @@ MODEL: Final = (
     "training.per_device_eval_batch_size=64", "training.learning_rate=2e-3", "training.adam_beta2=0.98",
     "training.lr_scheduler_type=cosine", "training.lr_scheduler_kwargs=null", "training.dataloader_num_workers=0",
 )  # fmt: skip
-MUON = ("optimizer=muon",)
+MUON = ("optimizer=muon", "muon_scale=5")
 NORMS = ("model.pre_norm=true",)
 GATED = ("model.gated_feed_forward=true", "model.intermediate_size=344")  # as many parameters
 STABLE = ("training.lr_scheduler_type=warmup_stable_decay",)
 REPEATS, STRANDS = ("weighting.soft_masked=0.1",), ("reverse_complement=0.5",)
 FALLING = ("masking.share=0.3", "masking.final_share=0.15")
-# Settings by name; together also the share of the steps.
-CHANGES: Final = {
-    CORRECTED: (),
+FASTER = ("training.learning_rate=3e-3",)
+TOGETHER: Final = {
+    "mutbert-modern": (*MUON, *NORMS, *STABLE, *FASTER, "masking.share=0.4", "masking.final_share=0.2"),
+    "all together": (*MUON, *NORMS, *GATED, *STABLE, *REPEATS, *STRANDS, *FALLING, *FASTER),
+}
+ALONE: Final = {
     "Muon": MUON,
     "pre-norm, RMSNorm, QK-norm": NORMS,
     "gated feed-forward": GATED,
@@ -51,8 +54,8 @@ CHANGES: Final = {
     "repeats at 0.1": REPEATS,
     "reverse complement at 0.5": STRANDS,
     "masked share from 0.30 to 0.15": FALLING,
-    "together": (*MUON, *NORMS, *GATED, *STABLE, *FALLING),
 }
+CHANGES: Final = {CORRECTED: (), **TOGETHER, **ALONE}
 
 
 def main() -> None:
@@ -61,8 +64,8 @@ def main() -> None:
     parser.add_argument("genome", type=Path)
     parser.add_argument("--train", required=True, help="region to train on")
     parser.add_argument("--held-out", required=True, help="region to evaluate on")
-    parser.add_argument("--steps", type=int, default=300, help="of each run (%(default)s)")
-    parser.add_argument("--share", type=float, default=0.6, help="of the steps, for all together (%(default)s)")
+    parser.add_argument("--steps", type=int, default=240, help="of each run (%(default)s)")
+    parser.add_argument("--share", type=float, default=0.55, help="of the steps, for changes together (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further settings of every run")
     parser.add_argument("--output", "-o", type=Path, default=Path("runs/time_to_loss"), metavar="FOLDER")
@@ -80,14 +83,14 @@ def main() -> None:
 
 def train(name: str, words: tuple[str, ...], seed: int, arguments: argparse.Namespace) -> list[dict[str, float]]:
     """Return the evaluations of a run: step, loss, and seconds of training until then."""
-    steps = round(arguments.steps * (arguments.share if name == "together" else 1))
+    steps = round(arguments.steps * (arguments.share if name in TOGETHER else 1))
     every, warmup = max(arguments.steps // 20, 1), steps // 8
     length = [f"training.{key}={n}" for key, n in {"max_steps": steps, "warmup_steps": warmup}.items()]
     length += [f"training.eval_steps={every}", f"training.logging_steps={every}", f"training.save_steps={steps}"]
     if STABLE[0] in words:
-        length.append(f"training.lr_scheduler_kwargs={{num_decay_steps: {steps // 2}, decay_type: linear}}")
+        length.append(f"training.lr_scheduler_kwargs={{num_decay_steps: {steps * 2 // 3}, decay_type: linear}}")
     data = [f"genome={arguments.genome}", f"train=['{arguments.train}']", f"held_out=['{arguments.held_out}']"]
-    given = [*MODEL, *data, *length, *words, *arguments.set, f"seed={seed}", f"output={arguments.output / 'run'}"]
+    given = [*MODEL, *data, *length, *words, *arguments.set, f"seed={seed}", f"output={arguments.output}/run.{seed}"]
     curve: list[dict[str, float]] = []
 
     class TimedTrainer(pretrain.PretrainTrainer):
