@@ -194,16 +194,17 @@ class PretrainTrainer(trainers.RunTrainer):
         self._dropout = dropout
         self.evaluated, self.held_out = -1, HeldOut()
 
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Return the library's optimizer, or one that has Muon for the matrices of the encoder's layers."""
-        if self.optimizer is None and self._muon:
+        created = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if created and self._muon:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError(_SHARDED)
-            layers, other = self.model.bert.encoder.parameters(), super().create_optimizer(*args, **kwargs)
-            matrices = [weight for weight in layers if weight.ndim == 2]
-            settings = {"lr": self._muon * self.args.learning_rate, "weight_decay": self.args.weight_decay}
-            self.optimizer = MuonWith(matrices, other, **settings)
-        return super().create_optimizer(*args, **kwargs)
+            matrices = [weight for weight in self.model.bert.encoder.parameters() if weight.ndim == 2]
+            rate, decay = self._muon * self.args.learning_rate, self.args.weight_decay
+            self.optimizer = optimizer = MuonWith(matrices, optimizer, lr=rate, weight_decay=decay)
+        return optimizer
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """Return the loss of a batch, which is expanded on the device."""
