@@ -1,6 +1,7 @@
 """Every benchmark script from end to end at a tiny size, so that it keeps working; no test looks at a time."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from mutbert import build_genome
 pytestmark = pytest.mark.nightly
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ENVIRONMENT = os.environ | {"SMALL": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 TINY = ("--layers", 1, "--hidden", 64, "--repeats", 1)
 
 
@@ -90,6 +92,20 @@ def test_genomes_are_built_and_read(synthetic, built, tmp_path):
         assert found["comparison"]["equal"] > 0
         assert found["comparison"]["only_published"] == 0
     assert not list(tmp_path.glob("work-*"))
+
+
+def test_what_a_gpu_does_in_its_minutes_is_done_once(built, tmp_path):
+    (contig,) = built[0]["lengths"]
+    script, folder = BENCHMARKS.parent / "experiments" / "gpu" / "run.sh", tmp_path / "out"
+    command = ["bash", script, built[1], f"{contig}:1-20000", folder]
+    for minutes in (0, 10, 10):
+        done = subprocess.run([*command, str(minutes)], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == (0 if minutes else 75), done.stderr
+    header, *rows = (folder / "losses.tsv").read_text().splitlines()
+    assert [row.split("\t")[:2] for row in rows] == [
+        [f"mutbert-{name}", "20"] for name in ("corrected", "ref", "modern")
+    ]
+    assert done.stdout == "\n".join([header, *rows, ""])
 
 
 @pytest.mark.parametrize(
