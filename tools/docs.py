@@ -174,8 +174,8 @@ def rows(node: Any, defined: Any, classes: dict[str, griffe.Object], prefix: str
 
 def kind(one: Any) -> str:
     """Return the type of a JSON schema, with its bounds."""
-    if "anyOf" in one:
-        return " or ".join(kind(each) for each in one["anyOf"] if each.get("type") != "null")
+    if choices := one.get("anyOf", one.get("oneOf")):
+        return " or ".join(kind(each) for each in choices if each.get("type") != "null")
     if values := one.get("enum", [one["const"]] if "const" in one else []):
         return ", ".join(f"`{value}`" for value in values)
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "&lt;"}
@@ -183,7 +183,7 @@ def kind(one: Any) -> str:
     if one.get("type") == "array":
         return f"list of {kind(one['items'])}" if "items" in one else "list"
     words = {"string": "text", "boolean": "true or false", "object": "mapping"}
-    return f"{words.get(one.get('type'), one.get('type', 'any'))} {bounds}".strip()
+    return f"{words.get(one.get('type'), one.get('type', 'mapping' if '$ref' in one else 'any'))} {bounds}".strip()
 
 
 def write_notebooks() -> None:

@@ -56,13 +56,13 @@ class Region:
 
 def read_bed(path: Path, lengths: Mapping[str, int]) -> list[Region]:
     """Return the regions of a BED file, plain or gzip, in its order, with the contigs' names in `lengths`."""
-    regions = []
+    regions, names = [], ContigNames(lengths)
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             for number, line in enumerate(file, start=1):
                 if line.strip() and not line.startswith(("#", "track", "browser")):
                     fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
-                    regions.append(_bed_region(fields, f"{path}, line {number}", lengths))
+                    regions.append(_bed_region(fields, f"{path}, line {number}", names, lengths))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read as BED ({error}); check the path and that it is complete") from None
     if not regions:
@@ -70,12 +70,12 @@ def read_bed(path: Path, lengths: Mapping[str, int]) -> list[Region]:
     return regions
 
 
-def _bed_region(fields: list[str], place: str, lengths: Mapping[str, int]) -> Region:
+def _bed_region(fields: list[str], place: str, names: "ContigNames", lengths: Mapping[str, int]) -> Region:
     try:
         start, end = map(int, fields[1:3])
     except ValueError:
         raise InputError(f"{place}: expected contig, start, end; found {' '.join(fields)!r}") from None
-    if (contig := match_contig(fields[0], lengths)) is None:
+    if (contig := names.find(fields[0])) is None:
         raise InputError(f"{place}: no contig {fields[0]!r}; there are {names_text(lengths)}")
     if not 0 <= start < end <= lengths[contig]:
         raise InputError(f"{place}: {start} {end} is not within the contig's 0 to {lengths[contig]}, end excluded")

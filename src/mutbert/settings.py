@@ -36,18 +36,17 @@ def list_fields(settings: Any) -> None:
             object.__setattr__(settings, field.name, listed(getattr(settings, field.name)))
 
 
+def known_keys(cls: Any, values: Any) -> Any:
+    """Return the values of settings, where each has a field; pydantic names no field that may have been meant."""
+    check_keys(values if isinstance(values, dict) else getattr(values, "kwargs", None) or (), cls.__pydantic_fields__)
+    return values
+
+
 class Settings(BaseModel):
     """Frozen settings; an unknown key is an error. A word may look like a number, such as a contig's name."""
 
     model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_keys(cls, values: Any) -> Any:
-        """Return the values, where each has a field; pydantic names no field that may have been meant."""
-        if isinstance(values, dict):
-            check_keys(values, cls.model_fields)
-        return values
+    _known = model_validator(mode="before")(known_keys)
 
     def replace(self, **values: Any) -> Self:
         """Return these settings with other values, validated."""
@@ -174,7 +173,9 @@ def _validated(kind: type[Kind], tree: dict[str, Any], source: str) -> Kind:
         return kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-    key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    # Brackets mark the branch of a union, which is no key.
+    key = ".".join(part for part in map(str, first["loc"]) if "[" not in part)
+    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         message = f"{key} is missing; add it, or set {key}=..."
     elif message.startswith("unknown key "):

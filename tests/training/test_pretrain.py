@@ -20,7 +20,7 @@ from mutbert.training.pretrain import CALIBRATED, GROUPS, fit_baselines, held_ou
 from mutbert.training.recipe import PretrainRecipe
 from mutbert.windows.dataset import Targets, WindowDataset, expand_batch
 from mutbert.windows.masking import Tempering
-from mutbert.windows.sampler import Part, WindowSampler, select_regions
+from mutbert.windows.sampler import Part, RegionSet, WindowSampler, select_regions
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,8 @@ def test_a_model_is_trained_on_from_another(unbroken, recipe_path):
 WRONG = {
     "masking.policy=random_first": r"masking\.policy",
     "masking.share=0.001": "masking.share of 30 positions is none",
+    "masking.final_share=0.03": "masking.final_share of 30 positions is none",
+    "masking.replce=0.1": r"unknown key masking\.replce; did you mean masking\.replace",
     "model.hidden_sise=8": r"unknown key model\.hidden_sise; did you mean model\.hidden_size",
     "training.save_strategy=best": "the best checkpoint is always kept",
     "training.auto_find_batch_size=true": "it would change the result",
@@ -121,6 +123,10 @@ WRONG = {
     "weighting.soft_masked=0.5": "no soft-masked bases",
     "held_out=[chr9]": "chr9",
     "train=['chr2:1-100']": "share bases",
+    "train=[{bed: chr1}, {bed: 'chr2:1-100'}]": "^chr2:1-100: no window of 30 bases",
+    "train=[{bed: absent.bed}]": r"^absent\.bed: cannot be read",
+    "train=[{bed: chr1, weight: 0}]": r"train\.0\.weight: .* greater than 0 \(given: 0\)",
+    "train=[chr1, {bed: chr1}]": r"train\.0: .*RegionSet \(given: 'chr1'\)",
     "genome=absent.genome": "no such genome store",
     "output=/proc/none/run": "cannot be created",
 }
@@ -207,11 +213,11 @@ def test_cross_entropy_and_calibration_are_those_of_plain_loops(seed, windows, c
 REGIONS = [Region("chr1", 0, 700), Region("chr1", 900, 1203)]
 
 
-def count_one_by_one(genome):
+def count_one_by_one(genome, scales):
     composition, markov = np.zeros(4), np.ones((4**5, 4))
-    for region in REGIONS:
+    for region, scale in zip(REGIONS, scales, strict=True):
         for position in range(region.start, region.end):
-            frequency = genome.frequencies("chr1", position, position + 1)[0]
+            frequency = scale * genome.frequencies("chr1", position, position + 1)[0]
             composition += frequency
             if position >= 5:
                 before = alphabet.decode(genome.bases("chr1", position - 5, position))
@@ -219,10 +225,17 @@ def count_one_by_one(genome):
     return composition / composition.sum(), markov / markov.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("chunk", [1 << 22, 97])
-def test_fitted_counts_are_those_of_a_plain_loop(genome_path, chunk):
+# Of several genomes, counts add up; of a mixture, each set is 1003 bases by its weight, 1 or 3 quarters.
+@pytest.mark.parametrize(
+    ("chunk", "sources", "scales"),
+    [
+        (1 << 22, [None, None], [1, 1]),
+        (97, [RegionSet(bed="a", weight=2), RegionSet(bed="b", weight=6)], [1003 / 4 / 700, 1003 * 3 / 4 / 303]),
+    ],
+)
+def test_fitted_counts_are_those_of_a_plain_loop(genome_path, chunk, sources, scales):
     genome = ProbabilisticGenome.open(genome_path)
-    # Of several genomes, counts add up.
-    fitted = fit_baselines([Part(genome, [region]) for region in REGIONS], chunk=chunk)
-    for found, wanted in zip(fitted, count_one_by_one(genome), strict=True):
+    parts = [Part(genome, [region], source) for region, source in zip(REGIONS, sources, strict=True)]
+    fitted = fit_baselines(parts, chunk=chunk)
+    for found, wanted in zip(fitted, count_one_by_one(genome, scales), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-6)

@@ -17,7 +17,8 @@ STOPPED = Path(__file__).with_name("stopped_at_a_step.py")
 SHARDED = Path(__file__).with_name("fsdp_on_processors.py")
 # Dropout draws its numbers in each process, so that no two ways of dividing the work could agree.
 SETTINGS = (
-    "windows_a_step=8", "reverse_complement=0.5", "masking={replace: 0.8, random: 0.1, keep: 0.1}",
+    "windows_a_step=8", "reverse_complement=0.5", "train=[{bed: 'chr1:1-900'}, {bed: chr1, weight: 3}]",
+    "masking={share: 0.3, final_share: 0.15, replace: 0.8, random: 0.1, keep: 0.1}",
     "weighting.variant=3", "model.hidden_dropout_prob=0.0", "model.attention_probs_dropout_prob=0.0",
     "training.per_device_train_batch_size=8", "training.max_steps=20", "training.eval_steps=10",
     "training.save_steps=8", "training.warmup_steps=5", "training.learning_rate=3e-3",

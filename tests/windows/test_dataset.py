@@ -93,6 +93,18 @@ def test_targets_and_what_is_seen_there_follow_the_window_s_own_streams(genomes,
         assert batch["target_inputs"][row].tolist() == seen[expected].tolist()
 
 
+def test_a_share_that_changes_is_one_within_a_step(genomes):
+    dataset = make(genomes, Masking("uniform", 0.6, final_share=0.2), steps=8)
+    for step, count in enumerate([12, 10, 9, 8, 7, 6, 5, 4]):
+        for indices in (range(8 * step, 8 * step + 8), [8 * step + 7]):
+            batch = dataset.batch(indices)
+            assert batch["target_places"].shape == (len(indices), count)
+            fixed = make(genomes, Masking("uniform", (count + 0.5) / LENGTH)).batch(indices)
+            assert all(torch.equal(batch[name], fixed[name]) for name in fixed)
+    with pytest.raises(AssertionError, match="a batch is of one step"):
+        dataset.batch([7, 8])
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_the_loader_gives_the_same_batches_whatever_its_workers(genomes, workers):

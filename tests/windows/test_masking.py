@@ -108,6 +108,7 @@ def test_tempering_is_its_formula(frequency, temperature):
     ("kind", "settings", "message"),
     [
         (Masking, {"share": 0}, "share"),
+        (Masking, {"final_shar": 0.1}, "unknown key final_shar; did you mean final_share"),
         (Masking, {"keep": 0.3}, "the sum of replace, random and keep is 1.1; it must be 1"),
         (Masking, {"random": -0.2, "keep": 0.4}, "random"),
         (Masking, {"variant_weight": math.inf}, "variant_weight"),

@@ -1,15 +1,17 @@
 import gzip
+from bisect import bisect
+from itertools import accumulate, combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.regions import Region, merge_regions
 from mutbert.windows.randomness import START, STRAND, random_bits
-from mutbert.windows.sampler import Part, Places, WindowSampler, genome_name, select_regions, split_genomes
+from mutbert.windows.sampler import Part, Places, RegionSet, WindowSampler, genome_name, select_regions, split_genomes
 
 GENOMES = st.lists(st.lists(st.text("ACGTRN", min_size=1, max_size=40), min_size=1, max_size=3), min_size=1, max_size=3)
 
@@ -61,6 +63,42 @@ def test_windows_come_from_exactly_the_valid_starts(make_genome, sequences, leng
         list(genomes[genome].values())[contig][start : start + length] for genome, contig, start in drawn[:20]
     ]
     assert sampler.contig_names(some) == [f"c{contig}" for _, contig, _ in drawn[:20]]
+
+
+@given(st.lists(st.text("ACGTRN", min_size=20, max_size=40), min_size=1, max_size=3), st.integers(1, 6), st.data())
+def test_each_set_of_a_mixture_has_its_share_of_windows_centred_in_it(make_genome, sequences, length, data):
+    contigs = {f"c{number}": sequence for number, sequence in enumerate(sequences)}
+    genome = make_genome(contigs)
+    every = [Region(name, *ends) for name, one in contigs.items() for ends in combinations(range(len(one) + 1), 2)]
+    regions, short = st.sampled_from(every), st.sampled_from([region for region in every if len(region) < 4])
+    sets = data.draw(st.lists(st.tuples(regions, st.floats(0.1, 9)), min_size=1, max_size=3))
+    holes = data.draw(st.lists(short, min_size=1, max_size=2))
+    expected = [
+        [
+            (0, number, start)
+            for number, (name, sequence) in enumerate(contigs.items())
+            for start in range(len(sequence) - length + 1)
+            if "N" not in sequence[start : start + length] and (name, start + length // 2) in bases([region])
+            and not bases([Region(name, start, start + length)]) & bases(holes)
+        ]
+        for region, _ in sets
+    ]  # fmt: skip
+    assume(any(expected))
+    train = [RegionSet(bed=str(region), weight=weight) for region, weight in sets]
+    parts, _ = split_genomes([genome], train, [*map(str, holes)])
+    if lacking := [one.bed for one, found in zip(train, expected, strict=True) if not found]:
+        with pytest.raises(
+            InputError, match=rf"\A{lacking[0]}: no window of {length} bases[^\n]* centred in it; choose"
+        ):
+            WindowSampler(parts, length, seed=3)
+        parts, train, expected = zip(*(row for row in zip(parts, train, expected, strict=True) if row[2]), strict=True)
+    sampler, index = WindowSampler(parts, length, seed=3), np.arange(200)
+    edges = [0, *accumulate(one.weight for one in train)]
+    for bit, place in zip(random_bits(3, START, index, 1)[:, 0].tolist(), listed(sampler.places(index)), strict=True):
+        unit = (bit >> 11) / 2**53 * edges[-1]
+        number = bisect(edges, unit) - 1
+        share = (unit - edges[number]) / train[number].weight
+        assert place[:3] == expected[number][int(share * len(expected[number]))]
 
 
 # ---- which parts are trained on and held out
@@ -151,6 +189,25 @@ def test_entries_go_to_the_genome_that_they_name_or_that_alone_has_them(human, m
     # Without any for training, the rest; a genome that nothing is left of has no part.
     train, _ = split_genomes([mouse, human], [], ["human:chr1", "chr2", "mouse:chr1:11-20", "chr7"])
     assert train == [Part(mouse, [Region("chr1", 0, 10), Region("chr1", 20, 60), Region("human", 0, 4)])]
+
+
+def test_a_mixture_of_several_genomes_is_without_what_is_held_out(human, mouse, tmp_path):
+    exons = tmp_path / "exons.bed"
+    exons.write_text("chr1\t20\t24\nchr1\t28\t34\nchr2\t0\t6\n")
+    train = [RegionSet(bed=f"human:{exons}"), RegionSet(bed="mouse:chr1", weight=3), RegionSet(bed="chr2")]
+    parts, held_out = split_genomes([human, mouse], train, ["human:chr1:31-40", "chr7"])
+    assert held_out == [Part(human, [Region("chr1", 30, 40)]), Part(mouse, [Region("chr7", 0, 20)])]
+    sampler = WindowSampler(parts, 10, seed=0)
+    places = sampler.places(np.arange(500))
+    found = {*zip(places.genome_B.tolist(), sampler.contig_names(places), places.start_B.tolist(), strict=True)}
+    # Windows of ten bases, around exons that are shorter, not over the end of a contig or into what is held out.
+    assert {start for genome, name, start in found if (genome, name) == (0, "chr1")} == {15, 16, 17, 18}
+    assert {name for genome, name, _ in found if genome == 1} == {"chr1"}
+    assert sampler.facts() == {
+        f"trained on human:{exons}": "20.0% of windows, 12 bases, with no window around 7 of them; 4 more are held out",
+        "trained on mouse:chr1": "60.0% of windows, 60 bases, with no window around 9 of them; 0 more are held out",
+        "trained on chr2": "20.0% of windows, 40 bases, with no window around 9 of them; 0 more are held out",
+    }
 
 
 def test_an_entry_that_is_not_clear_is_refused(human, mouse):

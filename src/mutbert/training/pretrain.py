@@ -147,7 +147,7 @@ def _trainer(
     train = WindowDataset(
         # One epoch is the whole run, so that a window is never drawn twice.
         WindowSampler(trained, length, seed=recipe.seed, reverse=recipe.reverse_complement), recipe.masking,
-        recipe.tempering, size=steps * windows, frequencies=recipe.frequencies, weighting=recipe.weighting,
+        recipe.tempering, size=steps * windows, steps=steps, frequencies=recipe.frequencies, weighting=recipe.weighting,
     )  # fmt: skip
     held_out = WindowSampler(evaluated, length, seed=evaluation.seed)
     transformers.set_seed(recipe.seed)
@@ -237,6 +237,7 @@ def _facts(trainer: PretrainTrainer, recipe: PretrainRecipe) -> dict[str, str]:
         "parameters": f"{parameters:,}",
         "windows per step": f"{windows:,} of {length:,} bases",
         "tokens trained on": f"{state.global_step * windows * (length + 2):,}",
+        **trainer.train_dataset.sampler.facts(),
         "computed on": f"{arguments.world_size} x {arguments.device.type}, {precision}",
         "best checkpoint kept": Path(state.best_model_checkpoint).name if state.best_model_checkpoint else "none",
     }
@@ -298,7 +299,7 @@ def held_out_windows(dataset: WindowDataset) -> pl.DataFrame:
     Columns: genome, chrom, start and end (0-based, half-open), and targets, offsets from the start joined by commas.
     """
     sampler, frames = dataset.sampler, []
-    names = np.array([genome_name(part.genome) for part in sampler.parts])
+    names = np.array([genome_name(genome) for genome in sampler.genomes])
     for indices, places in _batches(dataset):
         targets = pl.Series(dataset.batch(indices.tolist())["target_places"].numpy()).cast(pl.List(pl.String))
         frames.append(pl.DataFrame({
@@ -311,26 +312,31 @@ def held_out_windows(dataset: WindowDataset) -> pl.DataFrame:
 def fit_baselines(parts: Sequence[Part], *, chunk: int = 1 << 22, progress: bool = False) -> tuple[Float64, Float64]:
     """Return shares of bases (4,), and of bases after every five (1024, 4), in the training regions of all genomes.
 
-    A position that varies adds its allele frequencies; the five bases before, the first most significant, are the
-    reference's. One is added to every count after five (Laplace).
+    Each set of a mixture counts by its weight, whatever its size. A position that varies adds its allele frequencies;
+    the five bases before, the first most significant, are the reference's. One is added to every count after five
+    (Laplace).
     """
     composition = np.zeros(4)
     markov = np.ones((_CONTEXTS, 4))
-    total = sum(len(region) for part in parts for region in part.regions)
-    with progress_bar("counting bases", total, unit="bases", show=progress) as advance:
-        for genome, contig, start, end in (
-            (part.genome, region.contig, start, min(start + chunk, region.end))
-            for part in parts for region in part.regions for start in range(region.start, region.end, chunk)
+    sizes = [sum(map(len, part.regions)) for part in parts]
+    # Without a mixture, every base counts 1.
+    given = [part.source.weight if part.source else size for part, size in zip(parts, sizes, strict=True)]
+    scales = [sum(sizes) * weight / (sum(given) * size) for weight, size in zip(given, sizes, strict=True)]
+    with progress_bar("counting bases", sum(sizes), unit="bases", show=progress) as advance:
+        for scale, genome, contig, start, end in (
+            (scale, part.genome, region.contig, start, min(start + chunk, region.end))
+            for scale, part in zip(scales, parts, strict=True)
+            for region in part.regions for start in range(region.start, region.end, chunk)
         ):  # fmt: skip
             base, frequency = genome.bases(contig, start, end), genome.frequencies(contig, start, end)
             known = base < 4
             # The five bases before a chunk are read with it, so that chunks leave no seam.
             context = _contexts(genome, contig, start, end)
             usable = known & (context >= 0)
-            composition += frequency[known].sum(axis=0, dtype=np.float64)
+            composition += scale * frequency[known].sum(axis=0, dtype=np.float64)
             for letter in range(4):
                 weights = frequency[usable, letter]
-                markov[:, letter] += np.bincount(context[usable], weights=weights, minlength=_CONTEXTS)
+                markov[:, letter] += scale * np.bincount(context[usable], weights=weights, minlength=_CONTEXTS)
             advance(len(base))
     return composition / composition.sum(), markov / markov.sum(axis=1, keepdims=True)
 
@@ -347,7 +353,7 @@ def evaluate_baselines(composition: Float64, markov: Float64, dataset: WindowDat
         targets = targets_of(dataset.batch(indices.tolist()))
         located = zip(places.genome_B, sampler.contig_names(places), places.start_B, strict=True)
         context_BL = np.stack(
-            [_contexts(sampler.parts[one].genome, name, at, at + sampler.length) for one, name, at in located]
+            [_contexts(sampler.genomes[one], name, at, at + sampler.length) for one, name, at in located]
         )
         context_BT = np.take_along_axis(context_BL, targets.place_BT.numpy() - 1, axis=1)
         markov_BT4 = np.where((context_BT >= 0)[..., None], markov[context_BT], composition)

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from mutbert.examples.table import Columns
 from mutbert.settings import Settings, Words
 from mutbert.windows.masking import LONGEST_WINDOW, Masking, Tempering, Weighting
+from mutbert.windows.sampler import Train
 
 METHODS: Final = ("full", "lora", "probe")  # every weight; low-rank adapters; a linear model on frozen embeddings
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -49,10 +50,10 @@ class PretrainRecipe(Settings):
 
     genome: Annotated[Words, Field(min_length=1)]  # the genome store, or several
     output: str  # the run's folder
-    # Contigs, regions (chr22:101-200) or BED files that are held out for the evaluation; likewise what is trained on,
-    # by default everything else.
-    held_out: Annotated[Words, Field(min_length=1)]
-    train: Words = ()
+    held_out: Annotated[Words, Field(min_length=1)]  # contigs, regions (chr22:101-200) or BED files, for the evaluation
+    # Likewise to train on, by default all that is not held out; or a mixture of sets with weights, their shares of the
+    # windows: [{bed: exons.bed, weight: 1}, {bed: promoters.bed}].
+    train: Train = ()
     seed: Seed = 66  # of windows, masks, initial weights and dropout
     window_length: Annotated[int, Field(ge=1, le=LONGEST_WINDOW)] = 510  # bases, without [CLS] and [SEP]
     # Windows per step over all processes, from which gradient accumulation follows, so that the recipe trains the same
@@ -76,9 +77,10 @@ class PretrainRecipe(Settings):
         if self.masking.policy == "spans" and self.masking.span_length > self.window_length:
             spans = f"masking.span_length is {self.masking.span_length}"
             raise ValueError(f"{spans}, longer than a window of {self.window_length}")
-        for name, masking in (("masking", self.masking), ("evaluation", self.evaluation.masking)):
+        evaluated, last = self.evaluation.masking, self.masking.at(1)
+        for name, masking in (("masking.", self.masking), ("masking.final_", last), ("evaluation.", evaluated)):
             if masking.targets(self.window_length) < 1:
-                raise ValueError(f"{name}.share of {self.window_length} positions is none; raise the share")
+                raise ValueError(f"{name}share of {self.window_length} positions is none; raise the share")
         return self
 
 

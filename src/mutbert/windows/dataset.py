@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mutbert import alphabet
+from mutbert.arrays import Int64
 from mutbert.errors import InputError
 from mutbert.genome.store import fixed_to_float
 from mutbert.windows.masking import KEPT, Masking, Tempering, Weighting, choose_targets, corrupt, temper
@@ -41,6 +42,7 @@ class WindowDataset(Dataset[Any]):
     tempering: Tempering
     size: int
     _: KW_ONLY
+    steps: int = 1  # of training, that the windows are divided among in order
     frequencies: Literal["population", "reference"] = "population"
     weighting: Weighting = field(default_factory=Weighting)
 
@@ -62,7 +64,7 @@ class WindowDataset(Dataset[Any]):
         variant_BL = np.zeros(windows.base_BL.shape, dtype=np.bool_)
         variant_BL.ravel()[variant_N] = True
         bits_BD = random_bits(seed, TARGETS, index_B, self.masking.draws(length))
-        target_BT = choose_targets(variant_BL, bits_BD, self.masking)
+        target_BT = choose_targets(variant_BL, bits_BD, self._masking(index_B))
         input_BT = corrupt(random_bits(seed, CORRUPTION, index_B, target_BT), self.masking)
         shown_N4 = windows.frequency_N4[: None if self.frequencies == "population" else 0]
         batch = {
@@ -81,6 +83,14 @@ class WindowDataset(Dataset[Any]):
 
     # Torch's loader calls this in place of asking for windows one by one; its `collate_fn` can be dict.
     __getitems__ = batch
+
+    def _masking(self, index_B: Int64) -> Masking:
+        """Return the masking in the windows' step."""
+        if self.masking.final_share is None:
+            return self.masking
+        step_B = index_B * self.steps // self.size
+        assert np.all(step_B == step_B[0]), "a batch is of one step, in which all windows have equally many targets"
+        return self.masking.at(float(step_B[0]) / max(self.steps - 1, 1))
 
 
 class Targets(NamedTuple):

@@ -1,13 +1,15 @@
 """Which positions are predicted, what the model sees there, and what they count: pure functions of random numbers."""
 
-from typing import Annotated, Final, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_serializer, model_validator
 from pydantic.dataclasses import dataclass
 
 from mutbert import alphabet
 from mutbert.arrays import Bool, Float32, UInt8, UInt16, UInt64
+from mutbert.settings import known_keys
 from mutbert.windows.randomness import unit_interval
 
 KEPT: Final = 255  # for a token id: the target stays as it is
@@ -23,7 +25,7 @@ Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class Masking:
-    """How ``int(length * share)`` positions of a window are chosen and corrupted.
+    """How ``int(length * share)`` positions of a window are chosen and corrupted; `at` a step, where the share changes.
 
     ``variants_first`` takes the positions that vary, in random order, before any other (as published); ``uniform``
     takes all alike; ``weighted`` draws one after another, a position that varies `variant_weight` times as likely as
@@ -38,10 +40,24 @@ class Masking:
     keep: Share = 0.2  # that stay
     variant_weight: Above0 = 10.0  # with weighted: how much likelier a position that varies is
     span_length: Annotated[int, Field(ge=1)] = 6  # with spans, in bases
+    # Share in the last step of training, which changes linearly up to there; by default it is constant.
+    final_share: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    _known = model_validator(mode="before")(known_keys)
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialise: Any) -> dict[str, Any]:
+        # A recipe without a final share is written as earlier versions wrote and read it.
+        return {name: value for name, value in serialise(self).items() if value is not None}
 
     def __post_init__(self) -> None:
         if abs((total := self.replace + self.random + self.keep) - 1) > 1e-6:
             raise ValueError(f"the sum of replace, random and keep is {total:g}; it must be 1")
+
+    def at(self, done: float) -> Self:
+        """Return the masking after a part of the run, from 0 in the first step to 1 in the last, with one share."""
+        share = self.share * (1 - done) + (self.final_share or self.share) * done
+        return replace(self, share=share, final_share=None)
 
     def targets(self, length: int) -> int:
         """Return the number of targets of a window of so many positions."""
@@ -107,6 +123,8 @@ class Weighting:
     variant: Weight = 1.0
     soft_masked: Weight = 1.0
 
+    _known = model_validator(mode="before")(known_keys)
+
 
 @dataclass(frozen=True)
 class Tempering:
@@ -118,6 +136,8 @@ class Tempering:
 
     kind: Literal["none", "log", "published"] = "none"
     temperature: Above0 = 0.7
+
+    _known = model_validator(mode="before")(known_keys)
 
 
 def temper(frequency_N4: Float32, tempering: Tempering) -> Float32:
