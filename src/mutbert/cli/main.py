@@ -52,6 +52,10 @@ def _print_run(result: Any) -> None:
 def _print_suites(found: dict[str, Any]) -> None:
     for suite in found["suites"]:
         typer.echo(printable(f"{suite['name']}: {suite['title']}\n  {suite['source']}").rstrip())
+        if "vep" in suite:
+            print_result({"metric": suite["metric"], "columns": suite["vep"]["columns"]})
+            typer.echo()
+            continue
         tasks = [
             {"task": one["name"], "problem": one["problem"], "classes": len(one["classes"]), "bases": one["length"],
              "metric": one["metric"] or suite["metric"]} for one in suite["tasks"]
@@ -295,11 +299,14 @@ def run_cell(function: Function, **options: Any) -> dict[str, Any]:
     return run_grid(function, request=replace(request, seeds=1, baselines=False), **options)
 
 
-def with_vep_columns(function: Function, *, names: str | None = None, columns: Any = None, **options: Any) -> Any:
-    """Call `evaluate_variant_effects`, for a table whose columns have other names than the usual."""
+def with_vep_columns(
+    function: Function, *, variants: str | None = None, names: str | None = None, columns: Any = None, **options: Any
+) -> Any:
+    """Call `evaluate_variant_effects`, for a suite's table, or one whose columns have other names than the usual."""
     from mutbert.evaluation.vep_table import columns_of
 
-    return {**function(columns=columns_of(names, columns), **options), "output": options["output"]}
+    found = function(variants=variants, columns=columns_of(names, columns), **options)
+    return {**found, "output": options["output"]}
 
 
 class _StoppedError(BaseException):

@@ -141,7 +141,7 @@ class Scorer:
         for name in groups:
             if name == "distance":
                 both = read_haplotypes(*where, self.settings.windows if snvs else "centred")
-                columns |= distances(self._states(both.windows, both.spans(self.settings.distance_bases), advance))
+                columns |= distances(self.states(both.windows, both.spans(self.settings.distance_bases), advance))
             elif snvs:
                 logit_A4 = self._logits(alleles, advance, masked=name == "llr")
                 ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
@@ -159,14 +159,18 @@ class Scorer:
         windows, queries, position_A = snv_windows(self.surroundings.genome, alleles, *where, masked=masked)
         return self._run(windows, queries, advance).logit_T4[position_A]
 
-    def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
-        """Return the mean hidden states of the spans of `Haplotypes.spans`, (S, D)."""
-        return self._run(windows, queries, advance).state_SD
+    def states(
+        self, windows: PaddedWindows, queries: run.Queries, advance: Advance, layers: Sequence[int] = ()
+    ) -> Float32:
+        """Return mean hidden states of the spans of `Haplotypes.spans`, (S, D), as `run_windows` does."""
+        return self._run(windows, queries, advance, layers).state_SD
 
-    def _run(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> run.Results:
+    def _run(
+        self, windows: PaddedWindows, queries: run.Queries, advance: Advance, layers: Sequence[int] = ()
+    ) -> run.Results:
         with run.rope_scaled(self.model.config, self.settings.rope_scaling):
             advance = scaled(advance, 1 / max(len(windows), 1))
-            return run.run_windows(self.model, windows, queries, **self._how, advance=advance)
+            return run.run_windows(self.model, windows, queries, layers, **self._how, advance=advance)
 
 
 class ClassifierScorer(Scorer):
@@ -241,8 +245,10 @@ class TokenScorer(Scorer):
 
         return self._read(windows, find, read, advance)
 
-    def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
-        """Return the mean hidden states of the tokens that spans overlap; NaN where these are unknown."""
+    def states(
+        self, windows: PaddedWindows, queries: run.Queries, advance: Advance, layers: Sequence[int] = ()
+    ) -> Float32:
+        """Return mean hidden states of the tokens that spans overlap; NaN where these are unknown."""
         # A row for each haplotype, with begin and end of both its spans.
         passes = windows.take(queries.row_S.reshape(2, 2, -1)[:, 0].reshape(-1))
         spans = np.stack([queries.begin_S, queries.end_S]).reshape(2, 2, 2, -1)
@@ -253,7 +259,8 @@ class TokenScorer(Scorer):
             return np.stack([inputs.tokens_at(every, own_N4[:, side] - side % 2) for side in range(4)], axis=1)
 
         def read(batch: Batch, found_B4: torch.Tensor) -> torch.Tensor:
-            states_BTD = self.encoder.hidden_states(self._body, batch).float()
+            several = self.encoder.layer_states(self._body, batch, layers) if layers else []
+            states_BTD = torch.cat(several or [self.encoder.hidden_states(self._body, batch)], dim=2).float()
             index_T = torch.arange(states_BTD.shape[1], device=states_BTD.device)
             means = []
             for first in (0, 2):

@@ -31,6 +31,7 @@ from mutbert.tables import (
     texts_of,
 )
 
+EITHER: Final = "use either --label, a column of classes, or --effect, a column of numbers"
 NO_LABEL: Final = "no_label"
 LEFT_OUT: Final = "left_out"
 VARIANT_COLUMNS: Final = {
@@ -63,8 +64,8 @@ class VepColumns:
 
     def __post_init__(self) -> None:
         list_fields(self)
-        if (self.label is None) == (self.effect is None):
-            raise InputError("use either --label, a column of classes, or --effect, a column of numbers")
+        if self.label is not None and self.effect is not None:
+            raise InputError(EITHER)
         if self.effect is not None and (self.positive or self.negative or self.exclude):
             raise InputError("--positive, --negative and --exclude name values of --label; --effect has numbers")
         if self.negative and not self.positive:
