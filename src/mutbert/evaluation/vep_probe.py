@@ -91,7 +91,7 @@ def _folds(contig_N: Int64, target_N: Int64) -> tuple[Int64, str]:
     if count >= 3 and fewest >= _FEWEST:
         return fold_N, ""
     need = f"it needs 3 folds of whole chromosomes, each with {_FEWEST} variants of either class"
-    return fold_N, f"{need}; there are {count}, with {fewest}"
+    return fold_N, f"{need}; there are {count}, the smallest with {fewest}"
 
 
 def _search(feature_NF: Float32, label_N: Int64, fold_N: Int64, metric: str) -> Any:
