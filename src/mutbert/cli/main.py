@@ -52,15 +52,14 @@ def _print_run(result: Any) -> None:
 def _print_suites(found: dict[str, Any]) -> None:
     for suite in found["suites"]:
         typer.echo(printable(f"{suite['name']}: {suite['title']}\n  {suite['source']}").rstrip())
-        if "vep" in suite:
-            print_result({"metric": suite["metric"], "columns": suite["vep"]["columns"]})
-            typer.echo()
-            continue
         tasks = [
             {"task": one["name"], "problem": one["problem"], "classes": len(one["classes"]), "bases": one["length"],
              "metric": one["metric"] or suite["metric"]} for one in suite["tasks"]
         ]  # fmt: skip
-        print_result({"tasks": tasks or suite["eqtl"]["tasks"]})
+        if "vep" in suite:
+            print_result({"metric": suite["metric"], "columns": suite["vep"]["columns"]})
+        else:
+            print_result({"tasks": tasks or suite["eqtl"]["tasks"]})
         typer.echo()
     typer.echo("models: kmer and cnn, which are always run; and by name, or any other folder or repository:")
     columns = ("name", "parameters", "licence", "tokens", "longest", "offline", "place")
@@ -302,7 +301,13 @@ def run_cell(function: Function, **options: Any) -> dict[str, Any]:
 def with_vep_columns(
     function: Function, *, variants: str | None = None, names: str | None = None, columns: Any = None, **options: Any
 ) -> Any:
-    """Call `evaluate_variant_effects`, for a suite's table, or one whose columns have other names than the usual."""
+    """Call `evaluate_variant_effects`, for a suite's table, or one whose columns have other names than the usual.
+
+    Parameters
+    ----------
+    variants
+        CSV, TSV, Parquet, VCF or BCF, or hf://..., positions 1-based; of a suite a folder, by default the Hub's.
+    """
     from mutbert.evaluation.vep_table import columns_of
 
     found = function(variants=variants, columns=columns_of(names, columns), **options)

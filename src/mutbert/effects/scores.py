@@ -159,18 +159,14 @@ class Scorer:
         windows, queries, position_A = snv_windows(self.surroundings.genome, alleles, *where, masked=masked)
         return self._run(windows, queries, advance).logit_T4[position_A]
 
-    def states(
-        self, windows: PaddedWindows, queries: run.Queries, advance: Advance, layers: Sequence[int] = ()
-    ) -> Float32:
-        """Return mean hidden states of the spans of `Haplotypes.spans`, (S, D), as `run_windows` does."""
-        return self._run(windows, queries, advance, layers).state_SD
+    def states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
+        """Return the mean hidden states of the spans of `Haplotypes.spans`, (S, D)."""
+        return self._run(windows, queries, advance).state_SD
 
-    def _run(
-        self, windows: PaddedWindows, queries: run.Queries, advance: Advance, layers: Sequence[int] = ()
-    ) -> run.Results:
+    def _run(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> run.Results:
         with run.rope_scaled(self.model.config, self.settings.rope_scaling):
             advance = scaled(advance, 1 / max(len(windows), 1))
-            return run.run_windows(self.model, windows, queries, layers, **self._how, advance=advance)
+            return run.run_windows(self.model, windows, queries, **self._how, advance=advance)
 
 
 class ClassifierScorer(Scorer):
@@ -245,10 +241,8 @@ class TokenScorer(Scorer):
 
         return self._read(windows, find, read, advance)
 
-    def states(
-        self, windows: PaddedWindows, queries: run.Queries, advance: Advance, layers: Sequence[int] = ()
-    ) -> Float32:
-        """Return mean hidden states of the tokens that spans overlap; NaN where these are unknown."""
+    def states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
+        """Return the mean hidden states of the tokens that spans overlap; NaN where these are unknown."""
         # A row for each haplotype, with begin and end of both its spans.
         passes = windows.take(queries.row_S.reshape(2, 2, -1)[:, 0].reshape(-1))
         spans = np.stack([queries.begin_S, queries.end_S]).reshape(2, 2, 2, -1)
@@ -259,8 +253,10 @@ class TokenScorer(Scorer):
             return np.stack([inputs.tokens_at(every, own_N4[:, side] - side % 2) for side in range(4)], axis=1)
 
         def read(batch: Batch, found_B4: torch.Tensor) -> torch.Tensor:
-            several = self.encoder.layer_states(self._body, batch, layers) if layers else []
-            states_BTD = torch.cat(several or [self.encoder.hidden_states(self._body, batch)], dim=2).float()
+            if queries.layers:
+                states_BTD = torch.cat(self.encoder.layer_states(self._body, batch, queries.layers), dim=2).float()
+            else:
+                states_BTD = self.encoder.hidden_states(self._body, batch).float()
             index_T = torch.arange(states_BTD.shape[1], device=states_BTD.device)
             means = []
             for first in (0, 2):

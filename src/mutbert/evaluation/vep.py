@@ -65,8 +65,8 @@ def evaluate_variant_effects(
         The store of the variants' assembly; CSV, TSV, Parquet, VCF or BCF, or ``hf://...``, positions 1-based, or of a
         suite a folder with its files, by default the Hub's; the folder to make.
     columns, suite, settings, surroundings
-        The meaning of columns or INFO fields; traitgym-mendelian, traitgym-complex, clinvar or a YAML file, whose
-        columns and metric are used; how alleles are scored; ``reference`` or ``population`` around variants.
+        The meaning of columns or INFO fields; a shipped suite (traitgym-mendelian, traitgym-complex or clinvar) or a
+        YAML file, for columns and the metric; how alleles are scored; ``reference`` or ``population`` around variants.
     direction
         Positive variants are ``damaging``, what a model finds unusual, or ``tolerated``, what it finds usual;
         ``either`` turns each predictor to where it is better. By default damaging for two classes, else either.

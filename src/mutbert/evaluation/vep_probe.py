@@ -66,7 +66,8 @@ def embed(scorer: Scorer, alleles: Alleles, layers: list[int], advance: Advance)
     parts = []
     for some in np.split(alleles, range(_AT_ONCE, len(alleles), _AT_ONCE)):
         both = read_haplotypes(scorer.surroundings.genome, some, scorer.context, "centred")
-        state_SD = scorer.states(both.windows, both.spans(None), scaled(advance, len(some)), layers)
+        queries = both.spans(None)._replace(layers=layers)
+        state_SD = scorer.states(both.windows, queries, scaled(advance, len(some)))
         # Without those of whole windows.
         parts.append(state_SD.reshape(4, len(some), len(layers), -1)[::2])
     return np.concatenate(parts, axis=1)

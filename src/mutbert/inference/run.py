@@ -210,6 +210,7 @@ class Queries(NamedTuple):
     row_S: Int64 = NO_ROWS
     begin_S: Int64 = NO_ROWS
     end_S: Int64 = NO_ROWS
+    layers: Sequence[int] = ()  # whose states are concatenated, from 0, the embedding layer; by default the last
 
 
 class Results(NamedTuple):
@@ -219,13 +220,8 @@ class Results(NamedTuple):
     state_SD: Float32
 
 
-def run_windows(
-    model: MutBertForMaskedLM, windows: PaddedWindows, queries: Queries, layers: Sequence[int] = (), **settings: Any
-) -> Results:
-    """Return logits, of a head in float32, and states of windows; `settings` as for `run_batches`.
-
-    States are the last, or those of `layers` from 0, the embedding layer, one after the other in D.
-    """
+def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Queries, **settings: Any) -> Results:
+    """Return logits, of a head in float32, and states of windows; `settings` as for `run_batches`."""
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
         (local_T, own_T), (local_S, own_S) = find_members(queries.row_T, rows), find_members(queries.row_S, rows)
@@ -234,7 +230,7 @@ def run_windows(
             length_B = windows.length_N[rows]
             column_T = length_B[local_T] - 1 - column_T
             begin_S, end_S = length_B[local_S] - end_S, length_B[local_S] - begin_S
-        batch = batch_of(windows, rows, model, reverse=reverse)
+        batch, layers = batch_of(windows, rows, model, reverse=reverse), queries.layers
         outputs = model.bert(**batch, output_hidden_states=bool(layers))
         hidden_BLD = outputs.last_hidden_state
         states_BLD = torch.cat([outputs.hidden_states[one] for one in layers], dim=2) if layers else hidden_BLD
@@ -245,7 +241,7 @@ def run_windows(
         return [logit_T4.flip(1) if reverse else logit_T4, state_SD]
 
     logit_T4 = np.zeros((len(queries.row_T), len(alphabet.BASES)), dtype=np.float32)
-    width = int(model.config.hidden_size) * max(len(layers), 1)
+    width = int(model.config.hidden_size) * max(len(queries.layers), 1)
     state_SD = np.zeros((len(queries.row_S), width), dtype=np.float32)
     if len(windows):
         order, found = run_batches(model, windows.length_N, predict, **settings)
