@@ -43,7 +43,7 @@ _SHARED = {
     "sequence": "Column of the sequences.",
     "settings": "A recipe, settings, or both: model=, train=, output= and more.",
     "strands": "forward, or both for their mean: by default both for likelihoods, forward for sequences as given.",
-    "suites": "A shipped suite (see mutbert bench list) or a YAML file; may be repeated.",
+    "suites": "A shipped suite (tfbs, nt, eqtl) or a YAML file; may be repeated.",
     "threads": "Threads of the CPU; by default as many as it has cores.",
     "trust_remote_code": "Run code that comes with a checkpoint; known models need none.",
     "variants": "An allele to score, without a VCF; may be repeated.",

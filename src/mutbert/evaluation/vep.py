@@ -163,8 +163,6 @@ def _table_of(
         variants = task_file(suite, root, "", "test") or root
         named: Any = {**suite.vep.columns, **{name: value for name, value in asdict(columns).items() if value}}
         columns = VepColumns(**named)
-    if columns.label is None and columns.effect is None:
-        raise InputError(vep_table.EITHER)
     return variants, columns
 
 

@@ -84,11 +84,10 @@ def features(state_2ND: Float32) -> Float32:
 def _folds(contig_N: Int64, target_N: Int64) -> tuple[Int64, str]:
     """Return each variant's fold of whole chromosomes, and why folds do not do."""
     count, fold_N = min(FOLDS, len(np.unique(contig_N))), np.zeros(len(contig_N), dtype=np.int64)
-    fewest = int(np.bincount(target_N, minlength=2).min()) // max(count, 1)
-    if count >= 3 and fewest >= _FEWEST:
+    if count >= 3 and np.bincount(target_N, minlength=2).min() >= count:
         for fold, (_, own) in enumerate(StratifiedGroupKFold(count).split(target_N, target_N, contig_N)):
             fold_N[own] = fold
-        fewest = min(int(np.bincount(target_N[fold_N == fold], minlength=2).min()) for fold in range(count))
+    fewest = int(np.bincount(2 * fold_N + target_N, minlength=2 * count or 1).min())
     if count >= 3 and fewest >= _FEWEST:
         return fold_N, ""
     need = f"it needs 3 folds of whole chromosomes, each with {_FEWEST} variants of either class"
