@@ -56,7 +56,10 @@ def _print_suites(found: dict[str, Any]) -> None:
             {"task": one["name"], "problem": one["problem"], "classes": len(one["classes"]), "bases": one["length"],
              "metric": one["metric"] or suite["metric"]} for one in suite["tasks"]
         ]  # fmt: skip
-        print_result({"tasks": tasks or suite["eqtl"]["tasks"]})
+        if "vep" in suite:
+            print_result({"metric": suite["metric"], "columns": suite["vep"]["columns"]})
+        else:
+            print_result({"tasks": tasks or suite["eqtl"]["tasks"]})
         typer.echo()
     typer.echo("models: kmer and cnn, which are always run; and by name, or any other folder or repository:")
     columns = ("name", "parameters", "licence", "tokens", "longest", "offline", "place")
@@ -295,11 +298,20 @@ def run_cell(function: Function, **options: Any) -> dict[str, Any]:
     return run_grid(function, request=replace(request, seeds=1, baselines=False), **options)
 
 
-def with_vep_columns(function: Function, *, names: str | None = None, columns: Any = None, **options: Any) -> Any:
-    """Call `evaluate_variant_effects`, for a table whose columns have other names than the usual."""
+def with_vep_columns(
+    function: Function, *, variants: str | None = None, names: str | None = None, columns: Any = None, **options: Any
+) -> Any:
+    """Call `evaluate_variant_effects`, for a suite's table, or one whose columns have other names than the usual.
+
+    Parameters
+    ----------
+    variants
+        CSV, TSV, Parquet, VCF or BCF, or hf://..., positions 1-based; of a suite a folder, by default the Hub's.
+    """
     from mutbert.evaluation.vep_table import columns_of
 
-    return {**function(columns=columns_of(names, columns), **options), "output": options["output"]}
+    found = function(variants=variants, columns=columns_of(names, columns), **options)
+    return {**found, "output": options["output"]}
 
 
 class _StoppedError(BaseException):

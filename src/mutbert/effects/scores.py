@@ -141,7 +141,7 @@ class Scorer:
         for name in groups:
             if name == "distance":
                 both = read_haplotypes(*where, self.settings.windows if snvs else "centred")
-                columns |= distances(self._states(both.windows, both.spans(self.settings.distance_bases), advance))
+                columns |= distances(self.states(both.windows, both.spans(self.settings.distance_bases), advance))
             elif snvs:
                 logit_A4 = self._logits(alleles, advance, masked=name == "llr")
                 ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
@@ -159,7 +159,7 @@ class Scorer:
         windows, queries, position_A = snv_windows(self.surroundings.genome, alleles, *where, masked=masked)
         return self._run(windows, queries, advance).logit_T4[position_A]
 
-    def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
+    def states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
         """Return the mean hidden states of the spans of `Haplotypes.spans`, (S, D)."""
         return self._run(windows, queries, advance).state_SD
 
@@ -241,7 +241,7 @@ class TokenScorer(Scorer):
 
         return self._read(windows, find, read, advance)
 
-    def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
+    def states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
         """Return the mean hidden states of the tokens that spans overlap; NaN where these are unknown."""
         # A row for each haplotype, with begin and end of both its spans.
         passes = windows.take(queries.row_S.reshape(2, 2, -1)[:, 0].reshape(-1))
@@ -253,7 +253,10 @@ class TokenScorer(Scorer):
             return np.stack([inputs.tokens_at(every, own_N4[:, side] - side % 2) for side in range(4)], axis=1)
 
         def read(batch: Batch, found_B4: torch.Tensor) -> torch.Tensor:
-            states_BTD = self.encoder.hidden_states(self._body, batch).float()
+            if queries.layers:
+                states_BTD = torch.cat(self.encoder.layer_states(self._body, batch, queries.layers), dim=2).float()
+            else:
+                states_BTD = self.encoder.hidden_states(self._body, batch).float()
             index_T = torch.arange(states_BTD.shape[1], device=states_BTD.device)
             means = []
             for first in (0, 2):

@@ -185,6 +185,8 @@ def _suites(request: GridRequest) -> list[Suite]:
         raise InputError(f"seeds {request.seeds}: at least 1 is needed")
     suites = []
     for suite in map(load_suite, request.suites):
+        if suite.vep:
+            raise InputError(f"suite {suite.name}: is a table of variants; use mutbert bench vep --suite {suite.name}")
         protocols = {}
         for name, protocol in suite.grid.protocols.items():
             own = (one for one in request.settings if one.partition(".")[0] not in {*PROTOCOLS} - {name})

@@ -210,6 +210,7 @@ class Queries(NamedTuple):
     row_S: Int64 = NO_ROWS
     begin_S: Int64 = NO_ROWS
     end_S: Int64 = NO_ROWS
+    layers: Sequence[int] = ()  # whose states are concatenated, from 0, the embedding layer; by default the last
 
 
 class Results(NamedTuple):
@@ -229,15 +230,19 @@ def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Quer
             length_B = windows.length_N[rows]
             column_T = length_B[local_T] - 1 - column_T
             begin_S, end_S = length_B[local_S] - end_S, length_B[local_S] - begin_S
-        hidden_BLD = model.bert(**batch_of(windows, rows, model, reverse=reverse)).last_hidden_state
+        batch, layers = batch_of(windows, rows, model, reverse=reverse), queries.layers
+        outputs = model.bert(**batch, output_hidden_states=bool(layers))
+        hidden_BLD = outputs.last_hidden_state
+        states_BLD = torch.cat([outputs.hidden_states[one] for one in layers], dim=2) if layers else hidden_BLD
         with torch.autocast(model.device.type, enabled=False):
             at = tuple(torch.from_numpy(one).to(model.device) for one in (local_T, column_T + 1))
             logit_T4 = model.cls(hidden_BLD[at].to(model.dtype)).float()[:, alphabet.BASE_IDS]
-            state_SD = _span_means(hidden_BLD, local_S, begin_S + 1, end_S + 1)
+            state_SD = _span_means(states_BLD, local_S, begin_S + 1, end_S + 1)
         return [logit_T4.flip(1) if reverse else logit_T4, state_SD]
 
     logit_T4 = np.zeros((len(queries.row_T), len(alphabet.BASES)), dtype=np.float32)
-    state_SD = np.zeros((len(queries.row_S), int(model.config.hidden_size)), dtype=np.float32)
+    width = int(model.config.hidden_size) * max(len(queries.layers), 1)
+    state_SD = np.zeros((len(queries.row_S), width), dtype=np.float32)
     if len(windows):
         order, found = run_batches(model, windows.length_N, predict, **settings)
         logit_T4[find_members(queries.row_T, order)[1]], state_SD[find_members(queries.row_S, order)[1]] = found
