@@ -122,8 +122,8 @@ CASES = {
 
 @pytest.mark.shared
 @pytest.mark.parametrize("part", ["", "classifier"])
-def test_published_numbers_at_the_end_of_the_way(shared, tmp_path, part):
-    """Published, converted, loaded, saved, exported, and loaded by remote code without this package."""
+def test_published_numbers_at_the_end_of_the_way(shared, tmp_path, build, part):
+    """Published or new, converted, saved, exported, and loaded by remote code without this package."""
     golden = shared / "golden"
     expected = load_file(golden / "expected.safetensors")
     convert_checkpoint(golden / part, tmp_path / "converted")
@@ -137,7 +137,13 @@ def test_published_numbers_at_the_end_of_the_way(shared, tmp_path, part):
         export_model(scaled, tmp_path / case)
         inputs = {"input_probs": expected[f"{case}.{probs}"], "attention_mask": expected[f"{case}.attention_mask"]}
         inputs_of[tmp_path / case] = inputs
-    for case, found in zip(CASES, run_without_mutbert(inputs_of, auto, tmp_path), strict=True):
+    new = build(model_class, pre_norm=True, gated_feed_forward=True)
+    new.save_pretrained(tmp_path / "new")
+    export_model(tmp_path / "new", tmp_path / "new-exported")
+    inputs_of[tmp_path / "new-exported"] = inputs
+    *results, found = run_without_mutbert(inputs_of, auto, tmp_path)
+    torch.testing.assert_close(found, new(**inputs).logits)
+    for case, found in zip(CASES, results, strict=True):
         wanted = expected[f"{case}.{logits}"]
         valid = ... if part else expected[f"{case}.attention_mask"].bool()
         assert (found[valid] - wanted[valid]).abs().max() <= 1e-5, case

@@ -36,6 +36,7 @@ def test_defaults_are_the_published_model():
         ({"rope_theta": float("inf")}, "rope_theta"),
         ({"pooler_type": "max"}, "pooler_type is 'max'; it must be one of mean, first_token_transform$"),
         ({"pad_token_id": 9}, "pad_token_id"),
+        ({"pre_norm": 1}, "pre_norm is 1; it must be true or false"),
         ({"hidden_size": 24, "rope_scaling": DYNAMIC}, "at least 4"),
         ({"rope_scaling": "dynamic"}, SCALING),
         ({"rope_scaling": {}}, SCALING),
@@ -52,6 +53,15 @@ def test_wrong_values_are_refused(changes, message):
     config.num_attention_heads = 5
     with pytest.raises(ValueError, match="even whole number"):
         MutBertForMaskedLM(config)
+
+
+def test_what_no_published_model_has_is_saved_where_it_is_on(tmp_path):
+    MutBertConfig().save_pretrained(tmp_path)
+    names = {"pre_norm", "gated_feed_forward"}
+    assert not names & json.loads((tmp_path / "config.json").read_text()).keys()
+    MutBertConfig(pre_norm=True).save_pretrained(tmp_path)
+    assert names & json.loads((tmp_path / "config.json").read_text()).keys() == {"pre_norm"}
+    assert MutBertConfig.from_pretrained(tmp_path).pre_norm
 
 
 def test_rope_scaling_has_one_form_under_either_name(tmp_path):

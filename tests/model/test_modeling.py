@@ -97,6 +97,55 @@ def test_flex_attention_has_the_same_numbers(build, probs, scaling):
     assert_near(found.last_hidden_state[mask.bool()], wanted.last_hidden_state[mask.bool()])
 
 
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_layers_are_those_of_plain_formulas(build, probs, pre_norm, gated):
+    model = build(MutBertModel, pre_norm=pre_norm, gated_feed_forward=gated)
+    weights = {name: weight.double() for name, weight in model.state_dict().items()}
+    # So that a norm that is left out, or whose weight is, shows.
+    generator = torch.Generator().manual_seed(2)
+    for weight in weights.values():
+        if weight.dim() == 1:
+            weight += torch.rand(weight.shape, generator=generator) / 2
+    model.load_state_dict(weights)
+    inputs = probs(2, 7)
+    hidden = model(input_probs=inputs, output_hidden_states=True).hidden_states[0].double()
+
+    def normalised(x, name):
+        if not pre_norm:
+            x = x - x.mean(-1, keepdim=True)
+        x = x / (x.square().mean(-1, keepdim=True) + 1e-12).sqrt() * weights[f"{name}.weight"]
+        return x if pre_norm else x + weights[f"{name}.bias"]
+
+    def linear(x, name):
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def turned(x):
+        angle = torch.arange(7.0).double()[:, None] / 10000 ** (torch.arange(0, 8, 2).double() / 8)
+        rotation = torch.polar(torch.ones_like(angle), angle)[:, None]
+        return torch.complex(x[..., :4], x[..., 4:]) * rotation
+
+    for layer in ("encoder.layer.0", "encoder.layer.1"):
+        attention, last = f"{layer}.attention", layer.endswith("1")
+        x = normalised(hidden, f"{attention}.self.norm") if pre_norm else hidden
+        query, key, value = (linear(x, f"{attention}.self.{one}").view(2, 7, 4, 8) for one in ("query", "key", "value"))
+        if pre_norm:
+            query, key = (normalised(one, f"{attention}.self.{n}_norm") for one, n in ((query, "query"), (key, "key")))
+        score = torch.einsum("bihk,bjhk->bhij", turned(query), turned(key).conj()).real / 8**0.5
+        mixed = torch.einsum("bhij,bjhk->bihk", score.softmax(-1), value).flatten(2)
+        hidden = hidden + linear(mixed, f"{attention}.output.dense")
+        hidden = hidden if pre_norm else normalised(hidden, f"{attention}.output.LayerNorm")
+        x = normalised(hidden, f"{layer}.intermediate.norm") if pre_norm else hidden
+        up = linear(x, f"{layer}.intermediate.dense")
+        gelu = torch.nn.functional.gelu
+        up = gelu(linear(x, f"{layer}.intermediate.gate")) * up if gated else gelu(up)
+        hidden = hidden + linear(up, f"{layer}.output.dense")
+        hidden = normalised(hidden, f"{layer}.output.LayerNorm") if last or not pre_norm else hidden
+    found = model(input_probs=inputs, output_hidden_states=True)
+    assert_near(found.last_hidden_state.double(), hidden)
+    assert torch.equal(found.hidden_states[-1], found.last_hidden_state)
+
+
 def reference_tables(config, length):
     """The formulas of the publication, in double precision and one number at a time."""
     size = config.head_size

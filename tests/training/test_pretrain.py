@@ -116,6 +116,7 @@ WRONG = {
     "training.per_device_train_batch_size=0": "windows_a_step is 0",
     "training.max_grad_norm=abc": r"training\.max_grad_norm: .* valid number",
     "windows_a_step=8 training.gradient_accumulation_steps=2": "set one of the two",
+    "optimizer=muon training.fsdp=true": "muon needs whole matrices; use adamw, or train without sharding",
     "model.hidden_size=15": "model: ",
     "model.vocab_size=12": r"model\.vocab_size is 12",
     "model.max_position_embeddings=20": "need 32",
@@ -137,7 +138,9 @@ def test_what_cannot_be_trained_is_an_error_before_an_old_run_is_replaced(recipe
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("of an old run")
     with pytest.raises(InputError, match=WRONG[override]) as caught:
-        pretrain(recipe_path, override.split(" ") if override.startswith("windows_a") else [override], force=True)
+        pretrain(
+            recipe_path, override.split(" ") if override.startswith(("windows_a", "opt")) else [override], force=True
+        )
     assert "\n" not in str(caught.value)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
 

@@ -39,14 +39,21 @@ def assert_close_weights(first, second, tolerance=1e-4):
     torch.testing.assert_close(one, other, atol=tolerance, rtol=0)
 
 
-@pytest.fixture(scope="module")
-def alone(write_recipe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("alone")
-    return pretrain(write_recipe(folder), SETTINGS).model.parent
+@pytest.fixture
+def alone(write_recipe, tmp_path):
+    """Run in one process, with more settings."""
+
+    def run(*words):
+        (folder := tmp_path / "alone").mkdir()
+        return pretrain(write_recipe(folder), [*SETTINGS, *words]).model.parent
+
+    return run
 
 
 def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, recipe_path, launch, tmp_path):
-    done = launch("pretrain", recipe_path, *SETTINGS)
+    words = ["optimizer=muon", "model.pre_norm=true", "model.gated_feed_forward=true"]
+    alone = alone(*words)
+    done = launch("pretrain", recipe_path, *SETTINGS, *words)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     assert_close(history(alone), history(run))
@@ -59,7 +66,7 @@ def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, reci
     assert len(list((run / "tensorboard").iterdir())) == 1
     # Stopped between a checkpoint and its end, it is resumed by one process.
     shutil.rmtree(run / "checkpoints" / "checkpoint-20")
-    assert pretrain(recipe_path, SETTINGS, resume=True).metrics["steps"] == 20
+    assert pretrain(recipe_path, [*SETTINGS, *words], resume=True).metrics["steps"] == 20
     assert_close(history(alone), history(run))
 
 
@@ -100,6 +107,7 @@ def test_fine_tuning_by_two_processes_is_that_of_one(launch, tmp_path, model_fol
 
 @pytest.mark.nightly
 def test_sharded_training_is_the_same_and_is_resumed(alone, recipe_path, launch, tmp_path):
+    alone = alone()
     done = launch("pretrain", recipe_path, *SETTINGS, "training.fsdp=true", program=[SHARDED])
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"

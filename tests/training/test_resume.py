@@ -93,6 +93,7 @@ def test_killed_a_run_is_resumed_as_if_it_were_unbroken(recipes, tmp_path, monke
     words = ["training.max_steps=30", "training.save_steps=2", "training.logging_steps=5"]
     words += ["training.dataloader_num_workers=1", "windows_a_step=8", "training.per_device_train_batch_size=2"]
     words += ["train=[{bed: 'chr1:1-900'}, {bed: chr1, weight: 3}]", "masking={share: 0.3, final_share: 0.15}"]
+    words += ["optimizer=muon"]
     pretrain(recipes[0], words)
     process = multiprocessing.get_context("spawn").Process(target=pretrain, args=(recipes[1], words))
     process.start()

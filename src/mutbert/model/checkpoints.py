@@ -275,7 +275,7 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
     kept = {name: weight.clone() for name, weight in weights.items() if name not in repeated}
     if custom_code:
         # By which transformers loads the folder where this package is not installed.
-        for module in ("configuration_mutbert.py", "modeling_mutbert.py"):
+        for module in ("configuration_mutbert.py", "layers_mutbert.py", "modeling_mutbert.py"):
             shutil.copyfile(Path(__file__).with_name(module), folder / module)
         model.config.auto_map = _AUTO_MAP
     with library_bars_off():

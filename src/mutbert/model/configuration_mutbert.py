@@ -12,8 +12,10 @@ DEFAULTS: Final[dict[str, Any]] = {
     "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "classifier_dropout": None,
     "max_position_embeddings": 512, "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
     "pad_token_id": 3, "rope_theta": 10000.0, "pooler_type": "mean", "tie_word_embeddings": True, "check_inputs": True,
+    "pre_norm": False, "gated_feed_forward": False,
 }  # fmt: skip
 _COUNTS: Final = tuple(name for name, value in DEFAULTS.items() if type(value) is int and name != "pad_token_id")
+_NEW: Final = ("pre_norm", "gated_feed_forward")  # which earlier versions cannot read
 _SCALES: Final = ("initializer_range", "layer_norm_eps", "rope_theta")
 
 
@@ -24,7 +26,10 @@ class MutBertConfig(PreTrainedConfig):
     ----------
     rope_theta, rope_scaling
         Base of the rotary positions, and for inputs longer than `max_position_embeddings` ``{"type": "linear" |
-        "dynamic", "factor": f}``, f ≥ 1; see `modeling_mutbert.rotary_tables`. Saved in one, as ``rope_parameters``.
+        "dynamic", "factor": f}``, f ≥ 1; see `layers_mutbert.rotary_tables`. Saved in one, as ``rope_parameters``.
+    pre_norm, gated_feed_forward : bool
+        What no published model has: RMSNorm before each block, and of queries and keys, instead of LayerNorm after it;
+        a feed-forward of three matrices, ``down(hidden_act(gate(x)) * up(x))``. Saved where true.
     pooler_type : str
         ``"mean"`` over the tokens, or ``"first_token_transform"`` (dense, tanh; also read from the older ``"cls"``).
     check_inputs : bool
@@ -69,6 +74,7 @@ class MutBertConfig(PreTrainedConfig):
         """Return the values of ``config.json``."""
         values: dict[str, Any] = super().to_dict()
         values.pop("check_inputs", None)
+        values = {name: value for name, value in values.items() if value or name not in _NEW}
         if scaling := values.pop("rope_scaling", None):
             values["rope_parameters"] = {"rope_type": scaling["type"], "factor": scaling["factor"]}
         return values
@@ -89,6 +95,7 @@ class MutBertConfig(PreTrainedConfig):
         for names, what, is_valid in (
             (_COUNTS, "a whole number of at least 1", lambda x: isinstance(x, int) and x >= 1),
             (_SCALES, "a number above 0", lambda x: _is_number(x) and x > 0),
+            (_NEW, "true or false", lambda x: isinstance(x, bool)),
             (("hidden_act",), "the name of an activation", lambda x: isinstance(x, str)),
             (("pad_token_id",), "a token id", lambda x: isinstance(x, int) and 0 <= x < self.vocab_size),
             (("pooler_type",), "one of mean, first_token_transform", lambda x: x in ("mean", "first_token_transform")),

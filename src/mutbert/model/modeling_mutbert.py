@@ -2,8 +2,9 @@
 
 BERT (Devlin et al. 2019, arXiv 1810.04805) with two changes: rotary positions, and an embedding that takes a
 *distribution* over the tokens at every position, ``probabilities @ embedding`` (Long et al. 2025, bioRxiv
-2025.01.23.634452). Parameters have the names of the published checkpoints. This file and ``configuration_mutbert.py``
-import nothing of their package but each other, so that they can travel with a checkpoint as the Hub's custom code.
+2025.01.23.634452). Parameters have the names of the published checkpoints. This file, ``layers_mutbert.py`` and
+``configuration_mutbert.py`` import nothing of their package but each other, so that they can travel with a checkpoint
+as the Hub's custom code.
 
 Shape suffixes: B batch, L length in tokens, V vocabulary, C columns of probabilities (V, or the 4 bases), D hidden
 size, H heads, K size of a head, N labels, T targets, 1 broadcast.
@@ -17,99 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertModel, BertPreTrainedModel, modeling_outputs
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert import modeling_bert
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_mutbert import MutBertConfig
+from .layers_mutbert import MutBertDropout, MutBertSelfAttention, adapt_layers, rotary_tables
 
 # The keys of each head, which a model that does not have it leaves aside when a checkpoint is loaded.
 _MASKED_HEAD: Final = r"^cls\.predictions\.(bias|decoder\.(weight|bias)|transform\.(dense|LayerNorm)\.(weight|bias))$"
 _CLASSIFIER, _POOLER = r"^classifier\.(weight|bias)$", r"^bert\.pooler\.dense\.(weight|bias)$"
 # In published code a second name of `cls.predictions.bias`.
 _DECODER_BIAS: Final = r"^cls\.predictions\.decoder\.bias$"
-
-
-def rotary_tables(config: MutBertConfig, length: int, tokens_B1: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of the angles by which queries and keys turn, float32 (B or 1, L, 1, K/2).
-
-    At position m, feature pair i of K/2 turns by ``m · base^(−2i/K)`` (Su et al. 2021, RoFormer, arXiv 2104.09864,
-    eq. 15), base being `rope_theta`. With a scaling factor f, *linear* divides positions by f (Chen et al. 2023,
-    arXiv 2306.15595), and *dynamic* takes, for a sequence of `tokens_B1` = L tokens over the trained length M, the base
-    ``base · (f·L/M − (f − 1))^(K/(K−2))`` ("dynamic NTK"); up to L = M it changes nothing. No state is kept.
-    """
-    size = config.head_size
-    scaling = config.rope_scaling or {"type": "none", "factor": 1.0}
-    position_1L = torch.arange(length, device=tokens_B1.device)[None].float()
-    base_B1 = torch.full_like(tokens_B1, config.rope_theta, dtype=torch.float32)
-    if scaling["type"] == "linear":
-        position_1L = position_1L / scaling["factor"]
-    elif scaling["type"] == "dynamic":
-        stretch_B1 = scaling["factor"] * tokens_B1.float() / config.max_position_embeddings - (scaling["factor"] - 1)
-        base_B1 = base_B1 * stretch_B1.clamp(min=1) ** (size / (size - 2))
-    exponent_K = torch.arange(0, size, 2, device=base_B1.device, dtype=torch.float32) / size
-    angle_BLK = position_1L[..., None] / base_B1[..., None] ** exponent_K
-    return angle_BLK.cos()[:, :, None], angle_BLK.sin()[:, :, None]
-
-
-def rotate(x_BLHK: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Return queries or keys turned by their positions, in float32; features i and i + K/2 are a pair."""
-    cosine, sine = rotary
-    first, second = x_BLHK.chunk(2, dim=-1)
-    turned_BLHK = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
-    return turned_BLHK.to(x_BLHK.dtype)
-
-
-class MutBertDropout(nn.Dropout):
-    """torch's dropout; on a CPU, one draw of 64 bits decides on four elements, in a fraction of the time."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x`, in training with elements dropped."""
-        if not self.training or self.p in {0, 1} or x.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(x)
-        draws = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        keep = draws[: x.numel()].view(x.shape) >= round(self.p * 2**16) - 2**15
-        return x * (keep.to(x.dtype) / (1 - self.p))
-
-
-def attend_with_dropout(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **_: Any
-) -> tuple[Tensor, Tensor]:
-    """Return what eager attention does, with the module's dropout; `mask` is boolean."""
-    score_BHLL = (query * scaling) @ key.transpose(2, 3)
-    if mask is not None:
-        score_BHLL = score_BHLL.masked_fill(~mask, torch.finfo(score_BHLL.dtype).min)
-    weight_BHLL = score_BHLL.softmax(dim=-1).to(value.dtype)
-    return (module.dropout(weight_BHLL) @ value).transpose(1, 2), weight_BHLL
-
-
-class MutBertSelfAttention(nn.Module):
-    """The layers of a BertSelfAttention, attending with rotary positions."""
-
-    def __init__(self, bert: modeling_bert.BertSelfAttention) -> None:
-        super().__init__()
-        self.config = bert.config
-        self.is_causal = False
-        self.query, self.key, self.value = bert.query, bert.key, bert.value
-        self.dropout = MutBertDropout(bert.config.attention_probs_dropout_prob)
-
-    def forward(
-        self, hidden_BLD: Tensor, attention_mask: Tensor | None, rotary: tuple[Tensor, Tensor], **_: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return mixed values (B, L, D), and attention weights where they are computed."""
-        heads = (*hidden_BLD.shape[:-1], self.config.num_attention_heads, self.config.head_size)
-        query_BHLK = rotate(self.query(hidden_BLD).view(heads), rotary).transpose(1, 2)
-        key_BHLK = rotate(self.key(hidden_BLD).view(heads), rotary).transpose(1, 2)
-        value_BHLK = self.value(hidden_BLD).view(heads).transpose(1, 2)
-        kind = self.config._attn_implementation
-        attend = modeling_bert.eager_attention_forward if kind == "eager" else ALL_ATTENTION_FUNCTIONS[kind]
-        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        if kind == "sdpa" and dropout and hidden_BLD.device.type == "cpu" and not torch.compiler.is_compiling():
-            attend = attend_with_dropout
-        mixed_BLHK, weight_BHLL = attend(
-            self, query_BHLK, key_BHLK, value_BHLK, attention_mask, scaling=self.config.head_size**-0.5, dropout=dropout
-        )
-        return mixed_BLHK.reshape(hidden_BLD.shape), weight_BHLL
 
 
 class MutBertEmbeddings(nn.Module):
@@ -199,9 +118,7 @@ class MutBertModel(MutBertPreTrainedModel, BertModel):
         self.gradient_checkpointing = False
         self.embeddings = MutBertEmbeddings(config)
         self.encoder = modeling_bert.BertEncoder(config)
-        for layer in self.encoder.layer:
-            layer.attention.self = MutBertSelfAttention(layer.attention.self)
-            layer.attention.output.dropout = layer.output.dropout = MutBertDropout(config.hidden_dropout_prob)
+        adapt_layers(self.encoder.layer, config)
         first_token = add_pooling_layer and config.pooler_type == "first_token_transform"
         self.pooler = modeling_bert.BertPooler(config) if first_token else None
         self.pools_mean = add_pooling_layer and not first_token

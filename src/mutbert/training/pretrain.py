@@ -33,6 +33,7 @@ from mutbert.run_folder import EVALUATED, GENOMES
 from mutbert.settings import check_keys, listed, read_settings
 from mutbert.training import trainer as trainers
 from mutbert.training.folder import Run, RunResult, folder_of, plain, provenance_of
+from mutbert.training.muon import MuonWith
 from mutbert.training.recipe import Dropout, PretrainRecipe
 from mutbert.windows.dataset import Targets, WindowDataset, expand_batch, targets_of
 from mutbert.windows.masking import Tempering
@@ -47,6 +48,7 @@ GROUPS: Final = (
 """Kinds of targets: all, variant ones, the others, and variant ones by the frequency of what is not the reference."""
 CALIBRATED: Final = ("all targets", "variant targets")
 FLOOR: Final = "entropy floor"  # name of predicting the target itself
+_SHARDED: Final = "optimizer muon needs whole matrices; use adamw, or train without sharding"
 _BINS: Final = 10
 _ORDER: Final = 5  # bases before a position that the Markov chain reads
 _CONTEXTS: Final = 4**_ORDER
@@ -133,6 +135,8 @@ def _trainer(
     if recipe.windows_a_step is not None and "gradient_accumulation_steps" in given:
         raise InputError("training.gradient_accumulation_steps follows from windows_a_step; set one of the two")
     if given.get("fsdp"):
+        if recipe.optimizer == "muon":
+            raise InputError(f"training.fsdp: {_SHARDED}")
         # A checkpoint of whole tensors is read without pickle, and by another number of processes too.
         sharding = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT"}
         given["fsdp_config"] = sharding | (given.get("fsdp_config") or {})
@@ -152,7 +156,8 @@ def _trainer(
     held_out = WindowSampler(evaluated, length, seed=evaluation.seed)
     transformers.set_seed(recipe.seed)
     trainer = PretrainTrainer(
-        args=args, folder=folder, dropout=recipe.dropout, model=_initial_model(recipe), train_dataset=train,
+        args=args, folder=folder, dropout=recipe.dropout, muon=recipe.muon_scale if recipe.optimizer == "muon" else 0.0,
+        model=_initial_model(recipe), train_dataset=train,
         eval_dataset=WindowDataset(held_out, evaluation.masking, Tempering("none"), size=evaluation.windows),
         data_collator=dict,
     )  # fmt: skip
@@ -181,12 +186,24 @@ def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
 
 
 class PretrainTrainer(trainers.RunTrainer):
-    """Trainer with compact batches, the dropout's schedule and the held-out evaluation."""
+    """Trainer with compact batches, the dropout's schedule, Muon and the held-out evaluation."""
 
-    def __init__(self, *, dropout: Dropout, **settings: Any) -> None:
+    def __init__(self, *, dropout: Dropout, muon: float, **settings: Any) -> None:
+        self._muon = muon
         super().__init__(compute_metrics=self._summarise, **settings)
         self._dropout = dropout
         self.evaluated, self.held_out = -1, HeldOut()
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Return the library's optimizer, or one that has Muon for the matrices of the encoder's layers."""
+        if self.optimizer is None and self._muon:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError(_SHARDED)
+            layers, other = self.model.bert.encoder.parameters(), super().create_optimizer(*args, **kwargs)
+            matrices = [weight for weight in layers if weight.ndim == 2]
+            settings = {"lr": self._muon * self.args.learning_rate, "weight_decay": self.args.weight_decay}
+            self.optimizer = MuonWith(matrices, other, **settings)
+        return super().create_optimizer(*args, **kwargs)
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """Return the loss of a batch, which is expanded on the device."""

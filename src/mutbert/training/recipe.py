@@ -68,6 +68,9 @@ class PretrainRecipe(Settings):
     weighting: Weighting = Weighting()
     dropout: Dropout = Dropout()
     evaluation: Evaluation = Evaluation()
+    # With muon, the matrices of the encoder's layers have it, and all else has training.optim, which is AdamW.
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    muon_scale: PositiveFloat = 1.0  # learning rate of Muon, over that of the rest, in steps of the same size
     initial_model: str | None = None  # folder or repository of a model to start from instead of random weights
     model: dict[str, Any] = {}  # fields of MutBertConfig; with initial_model, those that differ
     training: dict[str, Any] = {}  # fields of transformers.TrainingArguments, with max_steps
