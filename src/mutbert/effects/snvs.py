@@ -134,8 +134,9 @@ def _open(
         encoder = open_encoder(model) if isinstance(model, str | Path) else None
     if not isinstance(encoder, PeerEncoder):
         return Scorer(run.open_model(model, MutBertForMaskedLM), genome, seen, settings)
-    if kind != "reference":
-        raise InputError(f"{model}: reads tokens, not allele frequencies; use --surroundings reference")
+    if kind != "reference" or not encoder.likelihood:
+        what = "allele frequencies; use --surroundings reference" if encoder.likelihood else "single bases; use another"
+        raise InputError(f"{model}: reads tokens, not {what}")
     return TokenScorer(encoder, genome, settings)
 
 
