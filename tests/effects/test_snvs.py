@@ -49,7 +49,7 @@ def vcf(positions, write, tmp_path_factory):
     "settings",
     [
         {"scores": ("llr", "unmasked")},
-        {"strands": "forward", "windows": "shared", "context": 31},
+        {"strands": "forward", "windows": "shared", "context": 48},
         {"surroundings": "population", "windows": "shared"},
         {"surroundings": "population", "scores": ("unmasked",), "strands": "forward"},
     ],
