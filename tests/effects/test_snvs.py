@@ -1,5 +1,7 @@
 """Every SNV of a genome against `score` on a VCF of all of them, which a plain loop writes."""
 
+import re
+
 import polars as pl
 import pyBigWig
 import pysam
@@ -20,29 +22,22 @@ REGIONS = ["chr1:391-412", "chr1:497-508", "chr1:440-450", "chr1:445", "chr2:1-4
 def population(genome, contigs, write, tmp_path_factory):
     """A store of the sequences with variants, in and around the regions."""
     folder = tmp_path_factory.mktemp("population")
-    fasta = folder / "ref.fa"
-    fasta.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in contigs.items()))
-    places = [("chr1", at) for at in range(380, 540, 3)] + [("chr2", at) for at in range(2, 300, 7)]
-    known = [(name, at, contigs[name][at - 1]) for name, at in places if contigs[name][at - 1] in "ACGT"]
-    rows = [f"{name}\t{at}\t.\t{ref}\t{'CA'[ref == 'C']}\t.\tPASS\tAF=0.3" for name, at, ref in known]
-    build_genome(fasta, folder / "x.genome", write(folder / "x.vcf", rows), min_frequency=0)
+    known = [(name, at, text[at - 1]) for name, text in contigs.items() for at in range(2, len(text), 5)]
+    rows = [f"{name}\t{at}\t.\t{ref}\t{'CA'[ref == 'C']}\t.\tPASS\tAF=0.3" for name, at, ref in known if ref in "ACGT"]
+    build_genome(genome.parent / "ref.fa", folder / "x.genome", write(folder / "x.vcf", rows), min_frequency=0)
     return folder / "x.genome"
 
 
 @pytest.fixture(scope="module")
-def positions(contigs):
-    """Contig, 1-based position and base of the regions, in order."""
-    spans = [(one.split(":")[0], *map(int, (one.split(":")[1].split("-") * 2)[:2])) for one in REGIONS]
-    asked = sorted({(name, at) for name, first, last in spans for at in range(first, last + 1)})
-    return [(name, at, contigs[name][at - 1]) for name, at in asked]
-
-
-@pytest.fixture(scope="module")
-def vcf(positions, write, tmp_path_factory):
-    """A VCF of all SNVs of the regions."""
-    known = [one for one in positions if one[2] in "ACGT"]
-    rows = [f"{name}\t{at}\t.\t{ref}\t{alt}\t.\t.\t." for name, at, ref in known for alt in "ACGT" if alt != ref]
-    return write(tmp_path_factory.mktemp("every") / "every.vcf", rows)
+def every(contigs, write, tmp_path_factory):
+    """The bases of the regions, and a VCF of all their SNVs."""
+    spans = [
+        (name, int(first), int([*last, first][0])) for name, first, *last in (re.split("[:-]", r) for r in REGIONS)
+    ]
+    asked = sorted({(name, at, contigs[name][at - 1]) for name, first, last in spans for at in range(first, last + 1)})
+    known = [(*one, alt) for one in asked if one[2] in "ACGT" for alt in "ACGT" if alt != one[2]]
+    rows = [f"{name}\t{at}\t.\t{ref}\t{alt}\t.\t.\t." for name, at, ref, alt in known]
+    return [base for _, _, base in asked], write(tmp_path_factory.mktemp("every") / "every.vcf", rows)
 
 
 @pytest.mark.parametrize(
@@ -54,16 +49,15 @@ def vcf(positions, write, tmp_path_factory):
         {"surroundings": "population", "scores": ("unmasked",), "strands": "forward"},
     ],
 )
-def test_scores_are_those_of_a_vcf_of_all_snvs(loaded, population, vcf, positions, tmp_path, settings):
-    settings = USUAL | settings
+def test_scores_are_those_of_a_vcf_of_all_snvs(loaded, population, every, tmp_path, settings):
+    (bases, vcf), settings = every, USUAL | settings
     expected = pl.read_parquet(score_variants(loaded, population, vcf, tmp_path / "e.parquet", **settings).output)
     for size in (7, 1 << 14):
         output = tmp_path / f"{size}.parquet"
         report = score_all_snvs(loaded, population, output, region=REGIONS, part_records=size, **settings)
         assert_frame_equal(pl.read_parquet(output), expected, check_exact=False, rel_tol=0, abs_tol=1e-5)
-    bases = [base for _, _, base in positions]
     assert report.without_snvs == {"unknown_reference": bases.count("N"), "ambiguous_reference": bases.count("R")}
-    assert report.records + sum(report.without_snvs.values()) == len(positions)
+    assert report.records + sum(report.without_snvs.values()) == len(bases)
     assert (report.alleles, report.scored, report.missing) == (len(expected), {"snv": len(expected)}, {})
 
 
