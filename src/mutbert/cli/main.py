@@ -204,9 +204,8 @@ def with_variants(
         raise InputError("score: needs a --vcf, --all-snvs, or alleles, as in --variant chr22:17000515:T:C")
     if all_snvs or vcf is not None:
         if output is None:
-            raise InputError(
-                f"{vcf or 'score'}: an --output is needed, such as scored.vcf.gz, or - for standard output"
-            )
+            what = "an --output is needed, such as scored.vcf.gz, or - for standard output"
+            raise InputError(f"{vcf or '--all-snvs'}: {what}")
         if vcf is not None:
             return function(vcf=vcf, output=output, **options)
         usual, own = (inspect.signature(one).parameters for one in (function, mutbert.score_all_snvs))

@@ -62,7 +62,7 @@ def score_variants(
     distance_bases: int | None = None, frequency_field: str | None = None, calibration: str | Path | None = None,
     calibrate: bool = False, table: str | Path | None = None, prefix: str = "MUTBERT", batch_size: int = 32,
     precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None,
-    region: Sequence[str] | str | None = None, bed: str | Path | None = None, part_records: int = 1000,
+    region: Sequence[str] | str | None = None, bed: str | Path | None = None, part_records: int | None = None,
     resume: bool = False, force: bool = False, progress: bool = False,
 ) -> ScoreReport:  # fmt: skip
     """Score the alternate alleles of a VCF.
@@ -98,7 +98,8 @@ def score_variants(
         Second output, ``.tsv``, ``.tsv.gz`` or ``.parquet``; prefix of INFO fields; score only records whose POS is in
         this region, such as ``chr1:1-1000000``, or one of several, which needs an index; a BED file of regions instead.
     part_records
-        Records per part; a stopped run loses at most one part, and processes share parts.
+        Records per part, by default 1,000, or 16,384 positions of every SNV; a stopped run loses at most one part, and
+        processes share parts.
     context, batch_size, precision, rope_scaling, resume, force, progress
         As for the other commands that run a model.
 
@@ -142,8 +143,9 @@ def score_variants(
         run = ScoreRun(scorer, known, prefix, model_name(model), vcf, header, frequency_field, calibrate=calibrate)
         found = Path(stack.enter_context(TemporaryDirectory(prefix="mutbert-")), "regions")
         run.stretch, total = _locate(regions, listed, vcf, header, scorer.genome.lengths, found)
-        how |= {"calibration": background, "region": listed or ",".join(regions) or None, "part_records": part_records}
-        records = files.cut_records(vcf, frequency_field, scorer, region=run.stretch, size=part_records)
+        where, size = listed or ",".join(regions) or None, part_records or 1000
+        how |= {"calibration": background, "region": where, "part_records": size}
+        records = files.cut_records(vcf, frequency_field, scorer, region=run.stretch, size=size)
         bar = progress_bar("scoring", total, unit="variants", show=progress)
         return run.carry_out(records, output, second, how, bar, processes, resume=resume, force=force)
 

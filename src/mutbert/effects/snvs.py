@@ -112,8 +112,9 @@ def score_all_snvs(
     with ExitStack() as stack:
         processes = join_processes(stack)
         progress = progress and processes[0] == 0
-        scorer = _open(model, store, settings, how, progress=progress)
-        snvs = _SnvRun(scorer, known, prefix, run.model_name(model))
+        contigs = {names[number] for number, *_ in spans}
+        seen = run.open_surroundings(store, surroundings, person, sample, contigs=contigs, progress=progress)
+        snvs = _SnvRun(_open(model, store, settings, seen), known, prefix, run.model_name(model))
         snvs.span_S3, snvs.bases = span_S3, bases
         how |= {"calibration": background, "region": chosen or ",".join(regions) or None, "part_records": part_records}
         bar = progress_bar("scoring", bases, unit="positions", work=snvs.work, show=progress)
@@ -121,12 +122,9 @@ def score_all_snvs(
         return snvs.carry_out(pieces, output, second, how, bar, processes, resume=resume, force=force)
 
 
-def _open(
-    model: Any, genome: ProbabilisticGenome, settings: ScoreSettings, how: Mapping[str, Any], *, progress: bool
-) -> Scorer:
+def _open(model: Any, genome: ProbabilisticGenome, settings: ScoreSettings, seen: run.Surroundings) -> Scorer:
     """Return the scorer of MutBERT, or of a peer that has likelihoods."""
-    kind, vcf, sample = how["surroundings"], how["person_vcf"], how["sample"]
-    seen, encoder = run.open_surroundings(genome, kind, vcf, sample, progress=progress), None
+    encoder = None
     if open_classifier(model, seen, settings):
         raise InputError(f"{model}: a classifier takes a forward pass an alternate; use --vcf, or mutbert mutagenesis")
     # Whoever reads it next raises what is wrong.
@@ -134,7 +132,7 @@ def _open(
         encoder = open_encoder(model) if isinstance(model, str | Path) else None
     if not isinstance(encoder, PeerEncoder):
         return Scorer(run.open_model(model, MutBertForMaskedLM), genome, seen, settings)
-    if kind != "reference" or not encoder.likelihood:
+    if seen.kind != "reference" or not encoder.likelihood:
         what = "allele frequencies; use --surroundings reference" if encoder.likelihood else "single bases; use another"
         raise InputError(f"{model}: reads tokens, not {what}")
     return TokenScorer(encoder, genome, settings)

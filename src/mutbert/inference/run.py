@@ -194,7 +194,7 @@ def _split(order: Int64, length_N: Int64, most: int, *, alike: bool) -> Iterator
     """Yield batches of at most so many inputs, in order of length: half padding at most, or none where all is alike."""
     first, tokens = 0, 0
     if len(order) and (least := int(length_N[order[0]])) == length_N[order[-1]]:
-        size = max(min(most, _TOKENS // least), 1)
+        size = max(min(most, _TOKENS // max(least, 1)), 1)
         yield from np.split(order, range(size, len(order), size))
         return
     for end, length in enumerate(length_N[order].tolist()):
