@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mutbert.effects.score import score_variants as score_variants
     from mutbert.effects.scores import ScoreSettings as ScoreSettings
     from mutbert.effects.scores import score_alleles as score_alleles
+    from mutbert.effects.snvs import score_all_snvs as score_all_snvs
     from mutbert.errors import InputError as InputError
     from mutbert.errors import MissingExtraError as MissingExtraError
     from mutbert.evaluation.run import GridRequest as GridRequest

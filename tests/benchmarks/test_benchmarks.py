@@ -150,6 +150,8 @@ def test_scoring(synthetic, built, tmp_path):
     rows = result(tmp_path, "score_memory")["rows"]
     assert [row["variants"] for row in rows if row["peak_memory"] > 2**20] == [40, 80]
 
+    assert "2,000 bases" in run_benchmark("all_snvs", "--bases", 2_000, "--memory", 1_000).stdout
+
 
 def test_a_command_is_measured(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))

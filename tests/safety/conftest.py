@@ -41,6 +41,7 @@ WRITES = {
     "spectra": ("genome inspect small.genome --plot {}", ".svg"),
     "scores": (f"score {WINDOWS} --vcf asked.vcf -o {{}}", ".vcf.gz"),
     "table of scores": (f"score {WINDOWS} --vcf asked.vcf -o {{}}", ".parquet"),
+    "every SNV": (f"score {WINDOWS} --all-snvs --region chr1:1-60 --part-records 25 -o {{}}", ""),
     "background": (f"score {WINDOWS} --vcf background.vcf --calibrate -o {{}}", ".json"),
     "embeddings": ("embed --model model --fasta sequences.fa -o {}", ".parquet"),
     "tensors": ("embed --model model --fasta sequences.fa -o {}", ".safetensors"),

@@ -27,6 +27,8 @@ from mutbert.errors import InputError, printable
 
 # Help of parameters that many functions share, where a docstring has none of their own.
 _SHARED = {
+    "all_snvs": "Score every SNV of the genome, of --region or of --bed; the output may then also be .bw or .bedgraph, "
+    "with the lowest LLR at each position, or a directory, with a Parquet file per contig.",
     "batch_size": "Sequences or windows per batch.",
     "context": "Bases per window; by default as in training.",
     "contigs": "Whole contigs, comma-separated or repeated.",

@@ -5,6 +5,7 @@ used; one line explains why. 130, 143: stopped by Ctrl-C or by SIGTERM; one line
 """
 
 import errno
+import inspect
 import os
 import re
 import signal
@@ -198,16 +199,23 @@ def with_regions(function: Function, *, contigs: Sequence[str] = (), regions: Se
 
 
 def with_variants(
-    function: Function, *, vcf: str | None = None, variants: Sequence[str] = (),
+    function: Function, *, vcf: str | None = None, variants: Sequence[str] = (), all_snvs: bool = False,
     output: str | None = None, **options: Any,
 ) -> Any:  # fmt: skip
-    """Call `score_variants` for a VCF; or for alleles, and return their rows where there is no output."""
-    if (vcf is None) == (not variants):
-        raise InputError("score: needs either a --vcf, or alleles, as in --variant chr22:17000515:T:C")
-    if vcf is not None:
+    """Call `score_variants` for a VCF, or `score_all_snvs`; or for alleles, whose rows it returns without an output."""
+    if sum([vcf is not None, bool(variants), all_snvs]) != 1:
+        raise InputError("score: needs a --vcf, --all-snvs, or alleles, as in --variant chr22:17000515:T:C")
+    if all_snvs or vcf is not None:
         if output is None:
-            raise InputError(f"{vcf}: an --output is needed, such as scored.vcf.gz, or - for standard output")
-        return function(vcf=vcf, output=output, **options)
+            what = "an --output is needed, such as scored.vcf.gz, or - for standard output"
+            raise InputError(f"{vcf or '--all-snvs'}: {what}")
+        if vcf is not None:
+            return function(vcf=vcf, output=output, **options)
+        usual, own = (inspect.signature(one).parameters for one in (function, mutbert.score_all_snvs))
+        given = {name: value for name, value in options.items() if value != usual[name].default}
+        if others := sorted(given.keys() - own.keys()):
+            raise InputError(f"--all-snvs: --{others[0].replace('_', '-')} is for the records of a VCF; leave it out")
+        return mutbert.score_all_snvs(output=output, **given)
     lines = ["##fileformat=VCFv4.2", "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"]
     for variant in variants:
         found = re.fullmatch(r"(\S+):([0-9][0-9,]*):([A-Za-z]+):([A-Za-z]+|\*)", variant)

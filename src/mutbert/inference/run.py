@@ -193,6 +193,10 @@ def run_batches(
 def _split(order: Int64, length_N: Int64, most: int, *, alike: bool) -> Iterator[Int64]:
     """Yield batches of at most so many inputs, in order of length: half padding at most, or none where all is alike."""
     first, tokens = 0, 0
+    if len(order) and (least := int(length_N[order[0]])) == length_N[order[-1]]:
+        size = max(min(most, _TOKENS // max(least, 1)), 1)
+        yield from np.split(order, range(size, len(order), size))
+        return
     for end, length in enumerate(length_N[order].tolist()):
         size, tokens = (end + 1 - first) * length, tokens + length
         if end > first and (end - first == most or size > min(_TOKENS, tokens if alike else 2 * tokens)):
