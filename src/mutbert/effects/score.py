@@ -29,6 +29,7 @@ from mutbert.inference.run import model_hash, model_name
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.regions import ContigNames, Region, merge_regions, names_text, read_bed
+from mutbert.tables import notebook_html
 
 _FAR: Final = 1 << 31  # after the end of any contig
 
@@ -50,6 +51,10 @@ class ScoreReport:
     without_background: int = 0  # Scores that have no percentage.
     person_not_used: Mapping[str, int] | None = None  # Records of the person's genotypes that change nothing.
     warnings: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        rows = [{"alleles": name, "number": count} for name, count in {**self.scored, **self.missing}.items()]
+        return notebook_html(f"{self.output}: {self.records:,} records, {self.alleles:,} alleles", rows)
 
 
 def score_variants(
