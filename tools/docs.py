@@ -22,9 +22,10 @@ import mutbert
 
 ROOT = Path(__file__).resolve().parents[1]
 TITLES = {
-    "genome": "Genomes", "regions": "Genomes", "download": "Genomes", "model": "Models", "export": "Models", "training": "Training",
-    "inference": "Predictions and embeddings", "effects": "Variant effects", "explorer": "Variant effects",
-    "evaluation": "Benchmarks", "examples": "Tables and reports", "reports": "Tables and reports", "errors": "Errors",
+    "genome": "Genomes", "regions": "Genomes", "download": "Genomes", "model": "Models", "export": "Models",
+    "training": "Training", "inference": "Predictions and embeddings", "effects": "Variant effects",
+    "explorer": "Variant effects", "evaluation": "Benchmarks", "examples": "Tables and reports",
+    "reports": "Tables and reports", "errors": "Errors",
 }  # fmt: skip
 
 

@@ -57,6 +57,7 @@ def download_data(
 
     Examples
     --------
+    >>> import mutbert
     >>> mutbert.download_data("1000g", "data", contigs=["chr22"])  # doctest: +SKIP
     """
     if name in COLLECTIONS:

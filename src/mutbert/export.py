@@ -14,8 +14,8 @@ from mutbert.run_folder import GENOMES, METRICS, MODEL, RECIPE
 
 def export_model(
     source: str | Path, output: str | Path, *, name: str | None = None,
-    license: str | None = None, force: bool = False,  # noqa: A002 - the Hub's name for it
-) -> dict[str, Any]:
+    license: str | None = None, force: bool = False,  # noqa: A002 - the Hub's word
+) -> dict[str, Any]:  # fmt: skip
     """Write a model folder that the Auto classes of `transformers` load, also without this package, with its card.
 
     Parameters

@@ -216,7 +216,7 @@ def summarise_genome(genome: ProbabilisticGenome) -> dict[str, Any]:
     --------
     >>> genome = mutbert.ProbabilisticGenome.open("population.genome")
     >>> mutbert.summarise_genome(genome)["variants"]
-    5
+    36
     """
     alleles_U = np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
     counts = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])
