@@ -86,6 +86,7 @@ const drawVarying = (sharesOf, colours) => drawing(({context, height, region, bp
   for (let row = firstAtLeast(region.position, first); region.position[row] < last; row++) {
     let y = height;
     sharesOf(region, row).forEach((share, at) => {
+      if (!share) return;
       context.fillStyle = colours[at];
       context.fillRect(x(region.position[row]), y -= share / range.max * height, Math.max(1, 1 / bpPerPixel), share / range.max * height);
     });
