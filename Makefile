@@ -5,7 +5,7 @@
 #   make dist       wheel and sdist; the wheel is tried in an empty environment
 #   make docs       the site, site/index.html; a warning is an error
 #   make lint       lint, types and import contracts alone
-#   make clean      remove .venv, the demo and the site
+#   make clean      remove .venv, the demo, the site, wheel and sdist
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,7 +52,7 @@ docs: .venv/dev
 	$(BIN)/python tools/docs.py
 
 clean:
-	rm -rf .venv demo site docs/reference
+	rm -rf .venv demo site docs/reference dist build/wheel
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
