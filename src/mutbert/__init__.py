@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
+    from mutbert.download import download_data as download_data
     from mutbert.effects.score import ScoreReport as ScoreReport
     from mutbert.effects.score import score_variants as score_variants
     from mutbert.effects.scores import ScoreSettings as ScoreSettings
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mutbert.genome.build import build_genome as build_genome
     from mutbert.genome.build import merge_genomes as merge_genomes
     from mutbert.genome.export import export_genome as export_genome
+    from mutbert.genome.export import summarise_genome as summarise_genome
     from mutbert.genome.simulate import simulate_population as simulate_population
     from mutbert.genome.store import ProbabilisticGenome as ProbabilisticGenome
     from mutbert.genome.verify import verify_genome as verify_genome

@@ -22,6 +22,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
+import mutbert
 from mutbert.cli.environment import running_on, streamed
 from mutbert.errors import InputError, printable
 
@@ -184,6 +185,8 @@ def _make_command(words: str, verb: Verb) -> Any:
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
     needed = any(option.default is inspect.Parameter.empty for option in options)
     epilog = f"Example: [bold]{words} {_plain(verb.example)}[/bold]"
+    if (function := verb.function.partition(":")[2]) in mutbert.__all__:
+        epilog += f"\n\nIn Python: mutbert.{function}"
     app.command(words.rsplit(maxsplit=1)[-1], help=_plain(text), epilog=epilog, no_args_is_help=needed)(run)
     return typer.main.get_command(app)
 

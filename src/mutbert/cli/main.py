@@ -33,7 +33,7 @@ _REMEDIES = {
 _SOURCES = {"fasta": "--fasta [PREFIX=]FILE", "vcf": "--vcf [PREFIX=]FILE"}
 _REQUEST = {"request": "evaluation.run:GridRequest"}
 _BENCH_NAMES = {
-    "folder": "--output", "suites": "--suite", "data": "--data [SUITE=]PATH", "methods": "--method",
+    "suites": "--suite", "data": "--data [SUITE=]PATH", "methods": "--method",
     "models": "--model [NAME=]PATH", "protocols": "--protocol", "tasks": "--task",
     "settings": "--set [PROTOCOL.]KEY=VALUE",
 }  # fmt: skip
@@ -126,7 +126,7 @@ _VERBS = {
                   wrapper="with_layers", runs_model=True),
     "mutagenesis": Verb("inference.bases:mutate_region",
                         "--model model --genome human.genome --region chr1:1001-1120 -o x.parquet",
-                        {"figures": "--figure", "sequence": "--fasta"}, _PREDICTION, "with_figures", runs_model=True),
+                        {"figures": "--figure"}, _PREDICTION, "with_figures", runs_model=True),
     "tracks": Verb("inference.bases:write_tracks",
                    "--model model --genome human.genome --region chr1:1-20000 -o entropy.bw",
                    {"tracks": "--track", "regions": "--region"}, _PREDICTION, "with_regions", runs_model=True),
@@ -137,10 +137,10 @@ _VERBS = {
     "convert": Verb("model.checkpoints:convert_checkpoint", "JadenLong/MutBERT model",
                     {"source": "SOURCE", "output": "DESTINATION"}),
     "export": Verb("export:export_model", "runs/small -o to-share --name someone/my-model --license cc-by-4.0",
-                   {"source": "MODEL", "licence": "--license ID"}),
+                   {"source": "MODEL", "license": "--license ID"}),
     "report": Verb("reports.folder:report", "runs/small", {"folder": "FOLDER", "force": ""},
                    data=lambda path: {"report": path}, show=lambda path: print_result({"report": path})),
-    "download": Verb("download:download", "1000g --contigs chr22 -o data", {"name": "NAME"}),
+    "download": Verb("download:download_data", "1000g --contigs chr22 -o data", {"name": "NAME"}),
     "demo": Verb("demo:run_demo", "-o demo", runs_model=True),
 }  # fmt: skip
 _BENCH_VERBS = {
@@ -293,7 +293,7 @@ def run_grid(function: Function, **options: Any) -> dict[str, Any]:
         raise
     for reason, count in summary["failures"].items():
         typer.echo(printable(f"mutbert: {count:,} failed: {reason}"), err=True)
-    return {**summary, "output": options["folder"]}
+    return {**summary, "output": options["output"]}
 
 
 def run_cell(function: Function, **options: Any) -> dict[str, Any]:

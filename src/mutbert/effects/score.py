@@ -29,6 +29,7 @@ from mutbert.inference.run import model_hash, model_name
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.regions import ContigNames, Region, merge_regions, names_text, read_bed
+from mutbert.tables import notebook_html
 
 Processes = tuple[int, int, Callable[[], Any]]
 _FAR: Final = 1 << 31  # after the end of any contig
@@ -52,6 +53,10 @@ class ScoreReport:
     person_not_used: Mapping[str, int] | None = None  # Records of the person's genotypes that change nothing.
     without_snvs: Mapping[str, int] | None = None  # Of every SNV, positions that have none, by reason.
     warnings: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        rows = [{"alleles": name, "number": count} for name, count in {**self.scored, **self.missing}.items()]
+        return notebook_html(f"{self.output}: {self.records:,} records, {self.alleles:,} alleles", rows)
 
 
 def score_variants(

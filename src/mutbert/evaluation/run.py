@@ -66,14 +66,14 @@ class GridRequest:
         list_fields(self)
 
 
-def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = False) -> dict[str, Any]:
+def run_benchmark(output: str | Path, request: GridRequest, *, progress: bool = False) -> dict[str, Any]:
     """Make the cells of a grid of tasks, models and seeds that are missing.
 
     Several processes may do so at once. A failed cell leaves its reason, and is tried again by the next call.
 
     Parameters
     ----------
-    folder, request, progress
+    output, request, progress
         The results, new or not; the grid; show progress on standard error.
 
     Returns
@@ -93,7 +93,7 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
     >>> mutbert.run_benchmark("results", grid)["done"]
     3
     """
-    folder = Path(folder)
+    folder = Path(output)
     suites, models = _suites(request), _paths(request.models, "--model")
     names = [suite.name for suite in suites]
     data = _paths(request.data, "--data", names[0] if len(names) == 1 else "")

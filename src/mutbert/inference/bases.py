@@ -138,7 +138,7 @@ def score_bases(base_P: UInt8, logit_P4: Float32) -> pl.DataFrame:
 
 def mutate_region(
     model: str | Path | MutBertForMaskedLM, output: str | Path, *,
-    genome: str | Path | ProbabilisticGenome | None = None, sequence: str | Path | None = None,
+    genome: str | Path | ProbabilisticGenome | None = None, fasta: str | Path | None = None,
     region: str | Region | None = None, surroundings: str = "reference", person_vcf: str | Path | None = None,
     sample: str | None = None, settings: PredictionSettings | None = None, force: bool = False, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
@@ -153,7 +153,7 @@ def mutate_region(
         ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were no other
         token; ``entropy`` of these, in nats. Of a classifier ``delta_LABEL_A`` to ``delta_LABEL_T``, as
         `score_variants` has them. NaN where there is none.
-    genome, sequence, region : optional
+    genome, fasta, region : optional
         The store that the region is in; a FASTA instead, such as of a designed sequence; the region, such as
         ``chr22:101-200``, 1-based and inclusive, which a FASTA of one record may go without.
     surroundings, person_vcf, sample, settings, force, progress : optional
@@ -180,13 +180,13 @@ def mutate_region(
     if output.suffix != ".parquet":
         raise InputError(f"{output}: the table is Parquet; give a name that ends in .parquet")
     require("pyarrow")
-    check_output(output, force=force, inputs=(model, genome, sequence, person_vcf))
-    if sequence is not None and (surroundings != "reference" or sample or person_vcf):
-        raise InputError(f"{sequence}: a sequence has no population; leave surroundings, sample and person_vcf out")
-    if (genome is None) == (sequence is None):
+    check_output(output, force=force, inputs=(model, genome, fasta, person_vcf))
+    if fasta is not None and (surroundings != "reference" or sample or person_vcf):
+        raise InputError(f"{fasta}: a sequence has no population; leave surroundings, sample and person_vcf out")
+    if (genome is None) == (fasta is None):
         raise InputError("give either a genome (--genome) and a region of it (--region), or a FASTA (--fasta)")
-    if sequence is not None:
-        genome = ProbabilisticGenome.from_sequences(read_fasta(Path(sequence)), sequence)
+    if fasta is not None:
+        genome = ProbabilisticGenome.from_sequences(read_fasta(Path(fasta)), fasta)
         region = region or (next(iter(genome.lengths)) if len(genome.lengths) == 1 else None)
     elif not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(str(genome))
@@ -210,7 +210,7 @@ def mutate_region(
     table = table.hstack(scores.select(pl.exclude("base", "reference_probability", "best_alternate_llr")))
     metadata = {
         "mutbert_mutagenesis": "2", "region": str(place), "model": run.model_name(model),
-        "surroundings": "sequence" if sequence is not None else surroundings, "context": str(predictor.context),
+        "surroundings": "sequence" if fasta is not None else surroundings, "context": str(predictor.context),
         "strands": str(predictor.settings.strands), **({} if sample is None else {"sample": sample}),
     }  # fmt: skip
     from pyarrow import parquet
