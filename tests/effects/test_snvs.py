@@ -6,6 +6,7 @@ import polars as pl
 import pyBigWig
 import pysam
 import pytest
+from polars import selectors as cs
 from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
@@ -51,11 +52,18 @@ def every(contigs, write, tmp_path_factory):
 )
 def test_scores_are_those_of_a_vcf_of_all_snvs(loaded, population, every, tmp_path, settings):
     (bases, vcf), settings = every, USUAL | settings
+    if "windows" not in settings:
+        background = score_variants(loaded, population, vcf, tmp_path / "b.json", calibrate=True, **settings).output
+        settings |= {"calibration": background}
     expected = pl.read_parquet(score_variants(loaded, population, vcf, tmp_path / "e.parquet", **settings).output)
     for size in (7, 1 << 14):
         output = tmp_path / f"{size}.parquet"
         report = score_all_snvs(loaded, population, output, region=REGIONS, part_records=size, **settings)
-        assert_frame_equal(pl.read_parquet(output), expected, check_exact=False, rel_tol=0, abs_tol=1e-5)
+        found = pl.read_parquet(output)
+        # A rounding moves a score by one rank in its own background.
+        for columns, most in ((cs.ends_with("_PCT"), 0.5), (~cs.ends_with("_PCT"), 1e-5)):
+            pair = (one.select(columns) for one in (found, expected))
+            assert_frame_equal(*pair, check_exact=False, rel_tol=0, abs_tol=most)
     assert report.without_snvs == {"unknown_reference": bases.count("N"), "ambiguous_reference": bases.count("R")}
     assert report.records + sum(report.without_snvs.values()) == len(bases)
     assert (report.alleles, report.scored, report.missing) == (len(expected), {"snv": len(expected)}, {})

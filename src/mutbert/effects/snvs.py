@@ -237,10 +237,11 @@ class _SnvRun(ScoreRun):
             with atomic_file(path, force=True) as aside:
                 write_track(aside, scans, field, lengths)
         elif not path.suffix:
-            found = {part: pl.read_parquet(part, columns=["chrom"])["chrom"].unique() for part in parts}
+            own: dict[str, list[Path]] = {}
+            for part in parts:
+                for name in pl.read_parquet(part, columns=["chrom"])["chrom"].unique(maintain_order=True):
+                    own.setdefault(name, []).append(part)
             with atomic_directory(path, force=True) as folder:
-                for name in lengths:
-                    own, file = [part for part in parts if name in found[part]], f"{quote(name, '')}.parquet"
-                    if own:
-                        files.write_table(folder / file, own, list(self.fields), chrom == name)
+                for name, some in own.items():
+                    files.write_table(folder / f"{quote(name, '')}.parquet", some, list(self.fields), chrom == name)
         return super().write_outputs(path, table, parts, made_by)
