@@ -29,7 +29,7 @@ def main() -> None:
     print(machine_text(describe_machine(("torch", "polars", "numpy"))))
     with tempfile.TemporaryDirectory() as name:
         folder, bases = Path(name), arguments.bases
-        make_inputs(folder, max(bases, *arguments.memory) // SPACING)
+        make_inputs(folder, max([bases, *arguments.memory]) // SPACING)
         run = [sys.executable, "-m", "mutbert", "score", "--model", folder / "model", "--genome", folder / "x.genome",
                "--strands", "forward", "--batch-size", "512", "--force", "-o"]  # fmt: skip
         text = alphabet.decode(np.load(folder / "codes.npy"))
