@@ -129,7 +129,7 @@ class MutBertIntermediate(nn.Module):
         return activated_BLI if self.gate is None else activated_BLI * dense_BLI
 
 
-def adapt_layers(layers: nn.ModuleList, config: MutBertConfig) -> None:
+def adapt_layers(layers: Any, config: MutBertConfig) -> None:
     """Give layers of BERT rotary positions and fast dropout, and what the configuration has beyond the published one.
 
     With `pre_norm`, attention and feed-forward normalise what they read instead of the sum that they are added to

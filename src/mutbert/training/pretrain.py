@@ -48,7 +48,6 @@ GROUPS: Final = (
 """Kinds of targets: all, variant ones, the others, and variant ones by the frequency of what is not the reference."""
 CALIBRATED: Final = ("all targets", "variant targets")
 FLOOR: Final = "entropy floor"  # name of predicting the target itself
-_SHARDED: Final = "optimizer muon needs whole matrices; use adamw, or train without sharding"
 _BINS: Final = 10
 _ORDER: Final = 5  # bases before a position that the Markov chain reads
 _CONTEXTS: Final = 4**_ORDER
@@ -135,8 +134,6 @@ def _trainer(
     if recipe.windows_a_step is not None and "gradient_accumulation_steps" in given:
         raise InputError("training.gradient_accumulation_steps follows from windows_a_step; set one of the two")
     if given.get("fsdp"):
-        if recipe.optimizer == "muon":
-            raise InputError(f"training.fsdp: {_SHARDED}")
         # A checkpoint of whole tensors is read without pickle, and by another number of processes too.
         sharding = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT"}
         given["fsdp_config"] = sharding | (given.get("fsdp_config") or {})
@@ -194,11 +191,11 @@ class PretrainTrainer(trainers.RunTrainer):
         self._dropout = dropout
         self.evaluated, self.held_out = -1, HeldOut()
 
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Return the library's optimizer, or one that has Muon for the matrices of the encoder's layers."""
         if self.optimizer is None and self._muon:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise ValueError(_SHARDED)
+                raise ValueError("optimizer muon needs whole matrices; use adamw, or train without sharding")
             layers, other = self.model.bert.encoder.parameters(), super().create_optimizer(*args, **kwargs)
             matrices = [weight for weight in layers if weight.ndim == 2]
             settings = {"lr": self._muon * self.args.learning_rate, "weight_decay": self.args.weight_decay}
