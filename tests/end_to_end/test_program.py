@@ -43,7 +43,8 @@ def test_every_verb_and_every_option_has_help(verbs):
 # They are about the program itself; what `genome inspect` prints, `summarise_genome` returns.
 NO_FUNCTION = {("demo",), ("genome", "inspect"), ("bench", "list"), ("workflow", "list"), ("workflow", "copy")}
 # Options with another name than the parameter: a word of Python, a column next to an option of that name, settings of a
-# recipe; and those of the program or of other functions (score_alleles, score_all_snvs, draw_mutagenesis), and names of columns.
+# recipe; and those of the program or of other functions (score_alleles, score_all_snvs, draw_mutagenesis), and names of
+# columns.
 OPTIONS = {
     "as": "kind", "set": "settings", "seed": "first_seed", "contigs": "regions", "settings": "recipe",
     **{f"{name}_column": name for name in ("sequence", "name", "region")},

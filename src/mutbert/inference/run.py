@@ -255,6 +255,8 @@ def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Quer
 
 def _span_means(hidden_BLD: torch.Tensor, row_S: Int64, begin_S: Int64, end_S: Int64) -> torch.Tensor:
     """Return the mean states of spans, in float32, by one matrix product a window."""
+    if not len(row_S):
+        return hidden_BLD.new_zeros((0, hidden_BLD.shape[2]))
     batch, length = hidden_BLD.shape[:2]
     # The spans of a window are the rows of its matrix, as many as the window with the most spans has.
     count_B = np.bincount(row_S, minlength=batch)
