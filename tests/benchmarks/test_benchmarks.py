@@ -2,11 +2,13 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from mutbert import build_genome
@@ -137,6 +139,34 @@ def test_the_model_and_its_training(built, tmp_path):
     run_benchmark("finetune", "--length", 110, "--batch", 2, "--steps", 2, *TINY, "-o", tmp_path)
     for case in result(tmp_path, "finetune")["cases"]:
         assert [row["way"] for row in case["ways"] if row["seconds"] > 0] == ["published way", "ours"]
+
+
+def test_changes_are_compared_by_the_time_to_a_loss(tmp_path):
+    base = random.Random(1).choices("ACGTacgt", k=3000)
+    (tmp_path / "ref.fa").write_text(f">chr1\n{''.join(base[:2000])}\n>chr2\n{''.join(base[2000:])}\n")
+    build_genome(tmp_path / "ref.fa", tmp_path / "x.genome")
+    small = ("model.hidden_size=16", "windows_a_step=4", "window_length=30", "evaluation.windows=8")
+    words = (
+        tmp_path / "x.genome",
+        "--train",
+        "chr1",
+        "--held-out",
+        "chr2",
+        "--steps",
+        8,
+        "--seeds",
+        1,
+        2,
+        "-o",
+        tmp_path,
+    )
+    printed = run_benchmark("time_to_loss", *words, "--set", *small).stdout
+    rows = pl.read_csv(tmp_path / "runs.tsv", separator="\t").rows_by_key("name", named=True)
+    assert [row["steps"] for row in rows["mutbert-corrected"]] == [1, 1]
+    assert len(rows) == 10
+    assert (tmp_path / "time_to_loss.svg").read_text().count("mutbert-modern") == 1
+    # What is there is not done again.
+    assert printed.endswith(run_benchmark("time_to_loss", *words).stdout)
 
 
 def test_scoring(synthetic, built, tmp_path):

@@ -57,7 +57,8 @@ def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, reci
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     assert_close(history(alone), history(run))
-    assert_close_weights(alone, run)
+    # Muon computes in bfloat16, whose rounding magnifies that of the gradients.
+    assert_close_weights(alone, run, tolerance=1e-3)
     # Printed once, whatever the number of processes; and the recipe does not depend on it.
     assert done.stdout.count("steps: 20") == 1
     for name in ("recipe.yaml", "held_out_windows.tsv"):

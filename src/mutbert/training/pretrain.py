@@ -193,14 +193,15 @@ class PretrainTrainer(trainers.RunTrainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Return the library's optimizer, or one that has Muon for the matrices of the encoder's layers."""
-        if self.optimizer is None and self._muon:
+        created = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if created and self._muon:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError("optimizer muon needs whole matrices; use adamw, or train without sharding")
-            layers, other = self.model.bert.encoder.parameters(), super().create_optimizer(*args, **kwargs)
-            matrices = [weight for weight in layers if weight.ndim == 2]
-            settings = {"lr": self._muon * self.args.learning_rate, "weight_decay": self.args.weight_decay}
-            self.optimizer = MuonWith(matrices, other, **settings)
-        return super().create_optimizer(*args, **kwargs)
+            matrices = [weight for weight in self.model.bert.encoder.parameters() if weight.ndim == 2]
+            rate, decay = self._muon * self.args.learning_rate, self.args.weight_decay
+            self.optimizer = optimizer = MuonWith(matrices, optimizer, lr=rate, weight_decay=decay)
+        return optimizer
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """Return the loss of a batch, which is expanded on the device."""
@@ -243,8 +244,7 @@ def _publish(trainer: PretrainTrainer, run: Run, genomes: Sequence[Probabilistic
 
 def _facts(trainer: PretrainTrainer, recipe: PretrainRecipe) -> dict[str, str]:
     """Return what a report says of a run, in words."""
-    arguments, state, length = trainer.args, trainer.state, recipe.window_length
-    windows = recipe.windows_a_step or 0
+    arguments, state, length, windows = trainer.args, trainer.state, recipe.window_length, recipe.windows_a_step or 0
     parameters = sum(parameter.numel() for parameter in trainer.accelerator.unwrap_model(trainer.model).parameters())
     precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32"
     return {

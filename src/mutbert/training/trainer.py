@@ -37,6 +37,8 @@ _UNLOGGED: Final = "unlogged.json"  # in a checkpoint: the last step that was lo
 class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
     """Trainer of a run, and its own callback: samples in order, checkpoints before evaluations, the best one known."""
 
+    optimizer: Any
+
     def __init__(self, *, args: transformers.TrainingArguments, folder: Path, **settings: Any) -> None:
         try:
             super().__init__(args=args, **settings)
