@@ -5,7 +5,7 @@
 #   make dist       wheel and sdist; the wheel is tried in an empty environment
 #   make docs       the site, site/index.html; a warning is an error
 #   make lint       lint, types and import contracts alone
-#   make clean      remove .venv, the demo and the site
+#   make clean      remove .venv, the demo, the site, wheel and sdist
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,6 +27,7 @@ test: lint
 test-all: lint .venv/nightly
 	HYPOTHESIS_PROFILE=long $(PYTEST)
 
+# The tests are those of the sdist, without its src: what they import is the wheel's.
 dist: .venv/bin/python
 	$(PIP) install --constraint constraints.txt build twine
 	rm -rf dist build/wheel
@@ -34,8 +35,11 @@ dist: .venv/bin/python
 	$(BIN)/twine check --strict dist/*
 	$(PYTHON) -m venv build/wheel
 	build/wheel/bin/pip install --quiet --constraint constraints.txt "$$(echo dist/*.whl)[all]" hypothesis pytest
-	build/wheel/bin/mutbert demo --output build/wheel/demo
-	build/wheel/bin/python -m pytest tests/end_to_end/test_readme.py tests/end_to_end/test_tutorial.py
+	mkdir build/wheel/sdist
+	tar -xzf dist/*.tar.gz -C build/wheel/sdist --strip-components 1 --exclude '*/src'
+	cd build/wheel/sdist && PYTHONPATH= ../bin/mutbert demo
+	cd build/wheel/sdist && PYTHONPATH= ../bin/python -m pytest tests/end_to_end/test_readme.py \
+	  tests/end_to_end/test_tutorial.py tests/end_to_end/test_howto.py -k 'not (cluster or compare or gpu)'
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
@@ -48,7 +52,7 @@ docs: .venv/dev
 	$(BIN)/python tools/docs.py
 
 clean:
-	rm -rf .venv demo site docs/reference
+	rm -rf .venv demo site docs/reference dist build/wheel
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

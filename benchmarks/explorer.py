@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from playwright.sync_api import sync_playwright
 
 import mutbert
@@ -42,6 +43,7 @@ def write_page(folder: Path, bases: int, variants: int) -> Path:
     )
     (folder / "scored.vcf").write_text(HEAD + "".join(rows))
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 16}
+    torch.manual_seed(1)
     model = MutBertForMaskedLM(MutBertConfig(**size, initializer_range=1.0)).eval()
     mutbert.explore(
         genome.with_variants({"chr1": (place_V, fixed_V4)}), folder / "page.html", model=model, mask_every=0,

@@ -23,6 +23,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
+def pytest_collection_modifyitems(items):
+    """The sdist has no experiments, so that their tests are skipped there."""
+    if not (ROOT / "experiments").is_dir():
+        for one in items:
+            if re.search("binding|experiments|small_tables", one.name + one.path.stem):
+                one.add_marker(pytest.mark.skip(reason="the sdist has no experiments"))
+
+
 @pytest.fixture(autouse=True)
 def signals():
     """Signals end a test as they did before it; the program, run in this process, handles them by itself."""

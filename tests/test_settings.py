@@ -129,7 +129,7 @@ def test_a_file_holds_what_differs_from_its_base(read, tmp_path):
     (tmp_path / "base.yaml").write_text("title: below\ncount: 1\ninner: {size: 2, share: 0.1}\nwords: [a, b]\n")
     found = read("base: base.yaml\ncount: 3\ninner: {share: 0.2}\nwords: [c]\n", "inner.size=9")
     assert found == Outer(title="below", count=3, inner=Inner(size=9, share=0.2), words=("c",))
-    with pytest.raises(InputError, match=r"none: cannot be read .*; suites that come with the package: eqtl, "):
+    with pytest.raises(InputError, match=r"none: cannot be read .*; suites that come with the package: clinvar, "):
         read_settings(Suite, "none", shipped="suites")
     with pytest.raises(InputError, match=r"lacking\.yaml: cannot be read"):
         read("base: lacking.yaml\n")

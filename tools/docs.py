@@ -22,9 +22,10 @@ import mutbert
 
 ROOT = Path(__file__).resolve().parents[1]
 TITLES = {
-    "genome": "Genomes", "regions": "Genomes", "model": "Models", "export": "Models", "training": "Training",
-    "inference": "Predictions and embeddings", "effects": "Variant effects", "explorer": "Variant effects",
-    "evaluation": "Benchmarks", "examples": "Tables and reports", "reports": "Tables and reports", "errors": "Errors",
+    "genome": "Genomes", "regions": "Genomes", "download": "Genomes", "model": "Models", "export": "Models",
+    "training": "Training", "inference": "Predictions and embeddings", "effects": "Variant effects",
+    "explorer": "Variant effects", "evaluation": "Benchmarks", "examples": "Tables and reports",
+    "reports": "Tables and reports", "errors": "Errors",
 }  # fmt: skip
 
 
@@ -75,24 +76,39 @@ def write_api(package: griffe.Module) -> None:
     """Write a page per subject with every public name."""
     pages = defaultdict(list)
     for name in mutbert.__all__[1:]:
-        room = package.members[name].target_path.split(".")[1]
         # Some parameters of classes are those of their bases.
         is_class = name[0].isupper()
         options = "    options: {docstring_options: {warn_unknown_params: false}}\n" * is_class
-        pages[TITLES[room]].append((is_class, f"::: mutbert.{name}\n{options}"))
+        pages[title_of(package, name)].append((is_class, f"::: mutbert.{name}\n{options}"))
     for title in dict.fromkeys(TITLES.values()):
         text = f"# {title}\n\nThe examples are those of the docstrings, after `import mutbert`.\n\n"
-        write(f"api-{title.lower().replace(' ', '-')}", text + "\n".join(one for _, one in sorted(pages[title])))
+        write(page_of(title), text + "\n".join(one for _, one in sorted(pages[title])))
 
 
-def write_commands() -> None:
+def title_of(package: griffe.Module, name: str) -> str:
+    """Return the title of the page that has a public name."""
+    return TITLES[package.members[name].target_path.split(".")[1]]
+
+
+def page_of(title: str) -> str:
+    """Return the name of a page of the API."""
+    return f"api-{title.lower().replace(' ', '-')}"
+
+
+def write_commands(package: griffe.Module) -> None:
     """Write the page of commands, as the program describes itself."""
     from mutbert.cli.main import app
 
     text = "# Commands\n\nAs `mutbert COMMAND --help` shows them, for which `-h` is short.\n"
-    for words, command in leaves(typer.main.get_command(app)):
+    text += "\n| Command | In Python |\n|---|---|\n"
+    commands = dict(leaves(typer.main.get_command(app)))
+    for words, command in commands.items():
+        name = command.epilog.partition("In Python: mutbert.")[2]
+        link = f"[`{name}`]({page_of(title_of(package, name))}.md#mutbert.{name})" if name else ""
+        text += f"| [`{words}`](#{words.replace(' ', '-')}) | {link} |\n"
+    for words, command in commands.items():
         text += f"\n## {words}\n\n{linked(unescaped(command.help))}\n"
-        text += f"\n```\n{unescaped(command.epilog).partition(': ')[2]}\n```\n"
+        text += f"\n```\n{unescaped(command.epilog.splitlines()[0]).partition(': ')[2]}\n```\n"
         text += "\n| Option | |\n|---|---|\n"
         for one in command.params:
             option = " ".join(one.opts) if one.param_type_name == "option" else str(one.metavar or one.name.upper())
@@ -215,7 +231,7 @@ def main() -> int:
     """Write the pages, build the site, and return 1 where there is a warning."""
     loaded = griffe.load("mutbert", search_paths=[ROOT / "src"], extensions=griffe.load_extensions(Comments))
     write_api(loaded)
-    write_commands()
+    write_commands(loaded)
     write_settings(loaded)
     write_notebooks()
     write("changelog", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
+    from mutbert.download import download_data as download_data
     from mutbert.effects.score import ScoreReport as ScoreReport
     from mutbert.effects.score import score_variants as score_variants
     from mutbert.effects.scores import ScoreSettings as ScoreSettings
     from mutbert.effects.scores import score_alleles as score_alleles
+    from mutbert.effects.snvs import score_all_snvs as score_all_snvs
     from mutbert.errors import InputError as InputError
     from mutbert.errors import MissingExtraError as MissingExtraError
     from mutbert.evaluation.run import GridRequest as GridRequest
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from mutbert.genome.build import build_genome as build_genome
     from mutbert.genome.build import merge_genomes as merge_genomes
     from mutbert.genome.export import export_genome as export_genome
+    from mutbert.genome.export import summarise_genome as summarise_genome
     from mutbert.genome.simulate import simulate_population as simulate_population
     from mutbert.genome.store import ProbabilisticGenome as ProbabilisticGenome
     from mutbert.genome.verify import verify_genome as verify_genome

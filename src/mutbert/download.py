@@ -34,16 +34,31 @@ COLLECTIONS: Final = {
 }  # fmt: skip
 
 
-def download(
+def download_data(
     name: str, output: str | Path = ".", *, contigs: Sequence[str] = (), progress: bool = False
 ) -> dict[str, Any]:
     """Download public data or a model; what was stopped goes on.
 
     Parameters
     ----------
-    name, output, contigs
+    name, output, contigs, progress
         One of hg38 (the FASTA of UCSC), 1000g (the phased VCFs of 3,202 people on it) and the models of ``mutbert bench
-        list``, which go to the Hub's cache; the folder of other data; of 1000g, these contigs alone.
+        list``, which go to the Hub's cache; the folder of other data; of 1000g, these contigs alone; show progress.
+
+    Returns
+    -------
+    dict
+        The `output` and the sizes of its `files`, by name.
+
+    Raises
+    ------
+    InputError
+        A name or contigs that are not known, a server that cannot be reached, and a file with another checksum.
+
+    Examples
+    --------
+    >>> import mutbert
+    >>> mutbert.download_data("1000g", "data", contigs=["chr22"])  # doctest: +SKIP
     """
     if name in COLLECTIONS:
         return fetch(COLLECTIONS[name], Path(output), contigs=contigs, progress=progress)

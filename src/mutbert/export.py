@@ -13,8 +13,9 @@ from mutbert.run_folder import GENOMES, METRICS, MODEL, RECIPE
 
 
 def export_model(
-    source: str | Path, output: str | Path, *, name: str | None = None, licence: str | None = None, force: bool = False
-) -> dict[str, Any]:
+    source: str | Path, output: str | Path, *, name: str | None = None,
+    license: str | None = None, force: bool = False,  # noqa: A002 - the Hub's word
+) -> dict[str, Any]:  # fmt: skip
     """Write a model folder that the Auto classes of `transformers` load, also without this package, with its card.
 
     Parameters
@@ -25,7 +26,7 @@ def export_model(
         The folder to write.
     name : str, optional
         The name in the card, such as the repository that it is going to; by default the folder's.
-    licence : str, optional
+    license : str, optional
         The licence, as the Hub names it (``"cc-by-4.0"``).
     force : bool
         Replace a model folder there.
@@ -43,7 +44,7 @@ def export_model(
 
     Examples
     --------
-    >>> mutbert.export_model("model", "to-share", licence="cc-by-4.0")["missing"]
+    >>> mutbert.export_model("model", "to-share", license="cc-by-4.0")["missing"]
     ['recipe', 'data', 'held-out figures']
     """
     output, folder = Path(output), local_folder(source)
@@ -58,12 +59,12 @@ def export_model(
         model, *_ = write_model(folder, partial, custom_code=True)
         with reading(f"{folder}: {GENOMES} or {METRICS}", "remove it to go without"):
             card = model_card(
-                name or output.name, model, licence=licence, recipe=recipe,
+                name or output.name, model, licence=license, recipe=recipe,
                 genomes=genomes and genomes["genomes"], metrics=metrics,
             )  # fmt: skip
         (partial / "README.md").write_text(card, encoding="utf-8")
     data = genomes or (metrics and metrics["kind"] == "finetune")
-    known = {"licence": licence, "recipe": recipe, "data": data, "held-out figures": metrics}
+    known = {"licence": license, "recipe": recipe, "data": data, "held-out figures": metrics}
     return {
         "output": output, "model_class": type(model).__name__, "missing": [what for what in known if not known[what]],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

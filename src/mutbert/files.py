@@ -254,7 +254,7 @@ def _explained(path: Path) -> Iterator[None]:
         lasting = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS}
         if not full and getattr(error, "errno", None) not in lasting and "No space left" not in str(error):
             raise
-        reason = "the device is full" if full else one_line(error)
+        reason = "its file system has no room left" if full else one_line(error)
         raise InputError(f"{path}: cannot be written ({reason}); make room or choose another output") from error
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import gzip
+import html
 import re
 import sys
 import zlib
@@ -288,3 +289,8 @@ def truths(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
     values = texts.replace_strict(_TRUTHS, default=None, return_dtype=pl.Boolean)
     reject(frame, place, column, texts.is_not_null() & values.is_null(), "expected 0 or 1")
     return values
+
+
+def notebook_html(text: str, rows: Iterable[Mapping[str, Any]] | pl.DataFrame) -> str:
+    """Return what a notebook shows of a result: a line of text, and a table."""
+    return f"<p>{html.escape(text)}</p>{pl.DataFrame(rows)._repr_html_()}"

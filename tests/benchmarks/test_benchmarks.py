@@ -1,6 +1,7 @@
 """Every benchmark script from end to end at a tiny size, so that it keeps working; no test looks at a time."""
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from mutbert import build_genome
 pytestmark = pytest.mark.nightly
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ENVIRONMENT = os.environ | {"SMALL": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 TINY = ("--layers", 1, "--hidden", 64, "--repeats", 1)
 
 
@@ -94,6 +96,20 @@ def test_genomes_are_built_and_read(synthetic, built, tmp_path):
     assert not list(tmp_path.glob("work-*"))
 
 
+def test_what_a_gpu_does_in_its_minutes_is_done_once(built, tmp_path):
+    (contig,) = built[0]["lengths"]
+    script, folder = BENCHMARKS.parent / "experiments" / "gpu" / "run.sh", tmp_path / "out"
+    command = ["bash", script, built[1], f"{contig}:1-20000", folder]
+    for minutes in (0, 10, 10):
+        done = subprocess.run([*command, str(minutes)], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == (0 if minutes else 75), done.stderr
+    header, *rows = (folder / "losses.tsv").read_text().splitlines()
+    assert [row.split("\t")[:2] for row in rows] == [
+        [f"mutbert-{name}", "20"] for name in ("corrected", "ref", "modern")
+    ]
+    assert done.stdout == "\n".join([header, *rows, ""])
+
+
 @pytest.mark.parametrize(
     "words", ["random_access absent.genome", "synthetic_genome -o absent/folder", "pretrain absent.genome"]
 )
@@ -149,6 +165,8 @@ def test_scoring(synthetic, built, tmp_path):
     run_benchmark("score_memory", "--variants", 40, 80, "-o", tmp_path)
     rows = result(tmp_path, "score_memory")["rows"]
     assert [row["variants"] for row in rows if row["peak_memory"] > 2**20] == [40, 80]
+
+    assert "2,000 bases" in run_benchmark("all_snvs", "--bases", 2_000, "--memory", 1_000).stdout
 
 
 def test_a_command_is_measured(tmp_path, monkeypatch):

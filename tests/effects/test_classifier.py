@@ -6,7 +6,7 @@ import pysam
 import pytest
 import torch
 
-from mutbert import ScoreSettings, mutate_region, predict_table, score_alleles, score_variants
+from mutbert import ScoreSettings, mutate_region, predict_table, score_all_snvs, score_alleles, score_variants
 from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError
 from mutbert.examples.table import Columns
@@ -124,6 +124,8 @@ def test_what_a_classifier_has_not_is_one_line(tuned, genome, write, lines, tmp_
     folder, vcf = tuned(kind, "binary"), write(tmp_path / "in.vcf", lines(5))
     with pytest.raises(InputError, match=message):
         score_variants(folder, genome, vcf, tmp_path / "out.tsv", **settings)
+    with pytest.raises(InputError, match="a classifier takes a forward pass an alternate; use --vcf, or mutbert muta"):
+        score_all_snvs(folder, genome, tmp_path / "out.tsv", context=20)
     assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
 
 

@@ -30,8 +30,9 @@ def folder(tmp_path, monkeypatch, model_folders, genome, contigs, lines, write, 
     snvs = [(*one, chance.choice("ACGT".replace(one[2], ""))) for one in sorted(chance.sample(known, 120))]
     records = [*lines(40), *(f"{c}\t{at}\t.\t{ref}\t{alt}\t.\tPASS\tAF=0.1" for c, at, ref, alt in snvs)]
     write(tmp_path / "variants.vcf.gz", sorted(records, key=lambda one: (one.split()[0], int(one.split()[1]))))
-    classes = [f"{c}\t{at}\t.\t{r}\t{a}\t.\t.\tCLNSIG={CLASSES[n % 8]}" for n, (c, at, r, a) in enumerate(snvs)]
+    classes = [f"{c}\t{at}\t.\t{r}\t{a}\t.\t.\tCLNSIG={CLASSES[n % 8]};MC=x" for n, (c, at, r, a) in enumerate(snvs)]
     declared = header + '##INFO=<ID=CLNSIG,Number=.,Type=String,Description="Clinical significance">\n'
+    declared += '##INFO=<ID=MC,Number=.,Type=String,Description="Consequence">\n'
     write(tmp_path / "clinvar.vcf.gz", classes, header=declared)
     table = pl.DataFrame(snvs, schema=["chrom", "pos", "ref", "alt"], orient="row")
     numbers = range(len(snvs))
@@ -58,10 +59,12 @@ def test_samples_of_scoring_run(folder, read_page, run_samples):
 
 @pytest.mark.nightly
 def test_samples_of_benchmarks_with_labels_run(folder, read_page, run_samples):
-    _, commands = run_samples(read_page("docs/benchmarks.md", "## Variant effects"))
-    assert len(commands) == 3
-    reports = [json.loads((folder / name / "vep.json").read_text()) for name in ("vep", "two", "mpra")]
-    assert [report["problem"] for report in reports] == ["binary", "binary", "regression"]
+    section = read_page("docs/benchmarks.md", "## Variant effects")
+    (folder / "mine.yaml").write_text(re.search("```yaml\n(.*?)```", section, re.DOTALL)[1])
+    _, commands = run_samples(section)
+    assert len(commands) == 4
+    reports = [json.loads((folder / name / "vep.json").read_text()) for name in ("vep", "two", "mpra", "mine")]
+    assert [report["problem"] for report in reports] == ["binary", "binary", "regression", "binary"]
     assert [reports[0]["parts"][0][count] for count in ("variants", "positives")] == [90, 45]
     assert {row["model"] for row in reports[1]["parts"][0]["rows"]} == {"a", "b", ""}
 

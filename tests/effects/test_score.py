@@ -60,6 +60,7 @@ def test_records_come_out_as_they_went_in_with_a_score_or_a_reason(scored, loade
     assert (report.records, report.index.name) == (len(before), "out.vcf.gz.tbi")
     assert report.alleles == sum(columns[4].count(",") + 1 for columns in before)
     assert report.alleles == sum(report.scored.values()) + sum(report.missing.values())
+    assert all(reason in report._repr_html_() for reason in reasons)
     with pysam.VariantFile(str(report.output)) as file:
         found = [(record.pos, record.ref) for record in file.fetch("chr1", 100, 300)]
     rows = [(columns[0], int(columns[1]), columns[3]) for columns in after]

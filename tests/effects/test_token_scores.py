@@ -1,10 +1,11 @@
 """Scores by models that read tokens, against one variant, one strand and one forward at a time."""
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
-from mutbert import build_genome
+from mutbert import build_genome, score_all_snvs
 from mutbert.effects.scores import ScoreSettings, TokenScorer
 from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError
@@ -119,6 +120,21 @@ def test_ratios_are_those_of_one_masked_token_at_a_time(peer_folders, opened, co
 def test_settings_that_a_model_has_not(peer_folders, opened, name, settings, words):
     with pytest.raises(InputError, match=rf"\A[^\n]*{words}[^\n]*\Z"):
         scorer_of(peer_folders[name], opened, **settings)
+
+
+@pytest.mark.parametrize("name", ["caduceus-ph", "nt-500m-1000g"])
+def test_every_snv_is_scored_as_one_is(peer_folders, opened, contigs, tmp_path, name):
+    how = {"context": CONTEXT, "scores": ("llr", "unmasked")}
+    report = score_all_snvs(peer_folders[name], opened, tmp_path / "x.parquet", region="chr1:390-420", **how)
+    table = pl.read_parquet(report.output)
+    snvs = [(chrom, pos - 1, ref, alt) for chrom, pos, ref, alt in table.select("chrom", "pos", "ref", "alt").rows()]
+    assert (len(snvs), report.without_snvs) == (63, {"unknown_reference": 10})
+    for field, expected in scored(scorer_of(peer_folders[name], opened, **how), snvs).items():
+        np.testing.assert_allclose(table[field].to_numpy(), expected, atol=1e-5, equal_nan=True)
+    for model, more, words in ((name, {"surroundings": "population"}, "use --surroundings reference"),
+                               ("dnabert2", {}, "reads tokens, not single bases")):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            score_all_snvs(peer_folders[model], opened, tmp_path / "y.parquet", **more)
 
 
 def test_windows_of_more_tokens_than_positions_are_refused(peer_folders, tmp_path):

@@ -15,10 +15,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import mutbert
 from mutbert import build_genome
 from mutbert.cli.main import app
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+RECIPE = PYPROJECT.parent / "packaging" / "bioconda" / "meta.yaml"
 MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 
 MISTAKES = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text(encoding="utf-8"))
@@ -38,9 +40,49 @@ def test_every_verb_and_every_option_has_help(verbs):
         assert negations == ["--no-baselines"] * (words == ("bench", "run"))
 
 
+# They are about the program itself; what `genome inspect` prints, `summarise_genome` returns.
+NO_FUNCTION = {("demo",), ("genome", "inspect"), ("bench", "list"), ("workflow", "list"), ("workflow", "copy")}
+# Options with another name than the parameter: a word of Python, a column next to an option of that name, settings of a
+# recipe; and those of the program or of other functions (score_alleles, score_all_snvs, draw_mutagenesis), and names of
+# columns.
+OPTIONS = {
+    "as": "kind", "set": "settings", "seed": "first_seed", "contigs": "regions", "settings": "recipe",
+    **{f"{name}_column": name for name in ("sequence", "name", "region")},
+    **dict.fromkeys(("json", "device", "threads", "variant", "all_snvs", "figure", "columns"), "progress"),
+}  # fmt: skip
+# Parameters without an option: `report` replaces a page, `predict` needs no label, `bench cell` runs one seed.
+NO_OPTION = {
+    "report": {"force"}, "predict": {"label", "where"}, "bench run": {"first_seed"},
+    "bench cell": {"seeds", "baselines"},
+    "bench vep": {"chrom", "pos", "ref", "alt", "flank", "longest", "distance_bases"},
+}  # fmt: skip
+
+
+def parameters_of(function):
+    """Return the names of a function's parameters; in place of settings, those of their fields."""
+    for parameter in inspect.signature(function).parameters.values():
+        found = re.search(r"\w+(Settings|Columns|Request)\b|\bColumns\b", str(parameter.annotation))
+        yield from inspect.signature(getattr(mutbert, found[0])).parameters if found else [parameter.name]
+
+
+def test_a_command_has_the_parameters_of_its_function(verbs):
+    hidden = {"progress", "bases_at_once"}
+    for words, command in verbs.items():
+        name = (getattr(command, "epilog", "") or "").partition("In Python: mutbert.")[2]
+        if not name:
+            assert hasattr(command, "list_commands") or words in NO_FUNCTION, words
+            continue
+        known = {*parameters_of(getattr(mutbert, name)), *hidden}
+        options = {one.name if one.param_type_name == "argument" else one.opts[0].strip("-").replace("-", "_")
+                   for one in command.params}  # fmt: skip
+        # An option that may be repeated is in the singular.
+        found = {one if one in known else OPTIONS.get(one, f"{one}s") for one in options} | hidden
+        assert found ^ known == NO_OPTION.get(" ".join(words), set()), words
+
+
 def test_defaults_are_shown_and_options_completed():
     help_text = CliRunner().invoke(app, ["score", "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output
-    for default in ("llr", "centred", "reference", "8", "50", "MUTBERT", "32", "fp32", "1000"):
+    for default in ("llr", "centred", "reference", "8", "50", "MUTBERT", "32", "fp32"):
         assert f"[default: {default}]" in help_text
     words = {"_MUTBERT_COMPLETE": "complete_bash", "COMP_WORDS": "mutbert score --pre", "COMP_CWORD": "2"}
     done = CliRunner().invoke(app, prog_name="mutbert", env=words)
@@ -57,17 +99,30 @@ def test_large_libraries_are_imported_late(words):
     subprocess.run([sys.executable, "-c", f"{program}; {check}"], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_public_names_are_those_that_are_there():
-    import mutbert
+def test_the_recipe_of_bioconda_has_our_requirements_and_its_tests_pass(mutbert_here, tmp_path, monkeypatch):
+    jinja2, text = pytest.importorskip("jinja2"), RECIPE.read_text(encoding="utf-8")
+    recipe = yaml.safe_load(jinja2.Template(text).render(PYTHON="python", pin_subpackage=lambda name, **_: name))
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))
+    ours = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["all"]
+    ours = [re.sub("^torch>", "pytorch>", re.sub("^matplotlib>", "matplotlib-base>", one.lower())) for one in ours]
+    python = f"python{project['project']['requires-python']}"
+    host, run = ([one.replace(" ", "") for one in recipe["requirements"][kind]] for kind in ("host", "run"))
+    assert sorted(run) == sorted([python, *ours])
+    assert sorted(host) == sorted([python, "pip", *project["build-system"]["requires"]])
+    assert recipe["build"]["entry_points"] == [" = ".join(one) for one in project["project"]["scripts"].items()]
+    assert [*recipe["about"]["license_file"]] == project["project"]["license-files"]
+    monkeypatch.chdir(tmp_path)
+    for line in recipe["test"]["commands"]:
+        mutbert_here(*shlex.split(line)[1:])
 
+
+def test_public_names_are_those_that_are_there():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mutbert.nothing  # noqa: B018
     assert set(mutbert.__all__) == set(dir(mutbert))
 
 
 def test_types_of_public_functions_are_public():
-    import mutbert
-
     for function in (one for name in mutbert.__all__ if inspect.isfunction(one := getattr(mutbert, name))):
         source = ast.parse(Path(inspect.getsourcefile(function)).read_text())
         home = {

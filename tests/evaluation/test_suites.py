@@ -79,6 +79,10 @@ EQTL = """\
  eqtl: {length: 40, tasks: [{name: all, from_distance: 0}], protocols: {corrected: {
    c: [1], choose_c_on: test, scores: decision, tissue: one-hot, special_tokens: true, edges: lower}}}}
 """
+VEP = """\
+{version: 1, name: own, title: x, metric: auprc_by_chrom, files: [table.csv], vep: {columns: {label: y}, probe: true},
+ paper: [{model: One, name: one, score: LLR, value: 0.5}]}
+"""
 
 
 @pytest.mark.parametrize(
@@ -98,6 +102,9 @@ EQTL = """\
         (OWN, OWN.partition("protocols:")[2], " {}", "has no tasks or no protocols; add at least one of each"),
         (EQTL, "metric: auroc", "metric: pearson", "metric is 'pearson'; binary problems are compared by"),
         (EQTL, "c: [1]", "c: [-1]", "Input should be greater than 0"),
+        (VEP, "metric: auprc_by_chrom", "metric: mcc", "metric is 'mcc'; variants are compared by auroc, "),
+        (VEP, "label: y", "lable: y", "Input should be 'label', 'positive', "),
+        (VEP, "score: LLR, ", "", "a row has a model, its name, its value and its score"),
         (EQTL, "length: 40", "columns: {contg: CHR}", "Input should be 'contig', 'position', "),
     ],
 )  # fmt: skip

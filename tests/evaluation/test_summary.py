@@ -123,6 +123,7 @@ def test_a_model_that_is_not_through_has_fewer_tasks_and_is_compared_on_those(ma
     made.add("weak", ("m",))
     report = made.summary()
     assert report.averages.select("model", "tasks").rows() == [("kmer", 3), ("good", 2), ("weak", 1)]
+    assert "<td>&quot;good&quot;</td>" in report._repr_html_()
     assert set(report.comparisons.select("first", "second", "task").rows()) == {
         ("good (full)", "kmer", "2 of 3 tasks"),
         ("good (full)", "kmer", "z"),

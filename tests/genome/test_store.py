@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -130,6 +131,7 @@ def test_contigs_are_found_under_either_naming(store):
     assert (genome.contig("1").name, genome.contig("MT").name) == ("chr1", "chrM")
     assert [genome.sequence("1", 0, 5), genome.sequence("MT"), genome.sequence("chrM", 2)] == ["ACGTN", "ACGT", "GT"]
     assert repr(genome).endswith("x.genome': contigs 2, bases 104, variants 1>")
+    assert re.findall("<td>(.*?)</td>", genome._repr_html_())[3:6] == ["&quot;chr1&quot;", "100", "1"]
     assert genome["M:2-3"].tolist() == [[0, 1, 0, 0], [0, 0, 1, 0]]
     for wrong in (1, slice(0, 9, 3)):
         with pytest.raises(InputError, match=r"genome\['chr1', 100:200\]"):

@@ -192,12 +192,16 @@ def test_genotypes_are_counted_whatever_the_header_declares(tmp_path, odd):
     assert rows[2000] in ((".", "."), ("0,0", "0"))
 
 
-def test_a_reader_that_the_system_ends_is_one_line(tmp_path, write_vcf, monkeypatch):
+@pytest.mark.parametrize(("name", "what"), [
+    ("KILL", "htslib was ended by SIGKILL, perhaps as memory ran out: use fewer --workers"),
+    pytest.param("STOP", "htslib neither reads on nor ends", marks=pytest.mark.nightly),
+])  # fmt: skip
+def test_a_reader_that_the_system_ends_or_that_is_silent_is_one_line(name, what, tmp_path, write_vcf, monkeypatch):
     path = write_vcf(tmp_path / "x.vcf", RECORDS[:-1])
     program = tmp_path / "python"
-    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.write_text(f"#!/bin/sh\nkill -{name} $$\n")
     program.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(program))
     line = refusal(read, path)
     assert line.startswith(f"{path}: ")
-    assert "htslib was ended by SIGKILL, perhaps as memory ran out: use fewer --workers" in line
+    assert what in line

@@ -165,8 +165,10 @@ def reference_tables(config, length):
 def test_rotary_tables_follow_the_formulas(length, scaling):
     config = MutBertConfig(hidden_size=24, num_attention_heads=3, max_position_embeddings=16, rope_scaling=scaling)
     tables = rotary_tables(config, length, torch.tensor([[length]]))
-    for found, wanted in zip(tables, reference_tables(config, length), strict=True):
-        torch.testing.assert_close(found[0, :, 0], wanted, atol=2e-5, rtol=0)
+    cosine, sine = reference_tables(config, length)
+    for found, wanted in zip(tables, ((cosine, cosine), (-sine, sine)), strict=True):
+        for head in range(3):
+            torch.testing.assert_close(found[0, :, head], torch.cat(wanted, dim=1), atol=2e-5, rtol=0)
 
 
 def test_dropout_keeps_a_share_of_the_elements_and_their_sum():

@@ -1,5 +1,9 @@
 """Every command that writes, on inputs so small that it is done in a moment."""
 
+import multiprocessing
+import multiprocessing.forkserver
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -8,6 +12,20 @@ import pytest
 from mutbert import MutBertForSequenceClassification, build_genome
 
 INPUTS = Path(__file__).resolve().parents[1] / "golden" / "inputs"
+OURS = "cli.main", "demo", "effects.score", "evaluation", "export", "genome.export", "inference", "training.finetune"
+LIBRARIES = "matplotlib.pyplot", "peft", "pyBigWig", "pyarrow.parquet", "sklearn.linear_model", "transformers"
+COMMAND = """
+import os, sys
+os.setsid()
+os.chdir(folder)
+os.environ.update(environment)
+for stream in ("out", "err"):
+    os.dup2(os.open(log + stream, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), 1 + (stream == "err"))
+exec(before)
+sys.argv = ["mutbert", *words]
+from mutbert.cli.main import run
+run()
+"""
 WINDOWS = "--model model --genome small.genome --context 20"
 TRAIN = "model=model train=table.csv test=table.csv finetune.max_steps=2"
 GRID = "--suite own.yaml --data tasks --model tiny=model --task first --protocol published --no-baselines --seeds 1"
@@ -23,6 +41,7 @@ WRITES = {
     "spectra": ("genome inspect small.genome --plot {}", ".svg"),
     "scores": (f"score {WINDOWS} --vcf asked.vcf -o {{}}", ".vcf.gz"),
     "table of scores": (f"score {WINDOWS} --vcf asked.vcf -o {{}}", ".parquet"),
+    "every SNV": (f"score {WINDOWS} --all-snvs --region chr1:1-60 --part-records 25 -o {{}}", ""),
     "background": (f"score {WINDOWS} --vcf background.vcf --calibrate -o {{}}", ".json"),
     "embeddings": ("embed --model model --fasta sequences.fa -o {}", ".parquet"),
     "tensors": ("embed --model model --fasta sequences.fa -o {}", ".safetensors"),
@@ -39,6 +58,30 @@ WRITES = {
     "effects": (f"bench vep {LABELS} --model model --genome human.genome --context 20 -o {{}}", ""),
     "workflow": ("workflow copy {}", ""),
 }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def fork(tmp_path_factory):
+    """Run a command in a process of its own, which is forked from one that has imported all and run nothing.
+
+    It runs in this folder, with `names` for some Python `before`; its status, output and errors are returned.
+    """
+    context, log = multiprocessing.get_context("forkserver"), str(tmp_path_factory.mktemp("logs") / "std")
+    context.set_forkserver_preload([*(f"mutbert.{name}" for name in OURS), *LIBRARIES])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        multiprocessing.forkserver.ensure_running()
+
+    def run(command, folder, before="", environment={}, **names):  # noqa: B006
+        names |= {"words": shlex.split(command), "folder": folder, "log": log}
+        process = context.Process(target=exec, args=(COMMAND, names | {"before": before, "environment": environment}))
+        process.start()
+        process.join(150)
+        assert process.exitcode is not None, f"{command}: hangs"
+        said = (Path(log + name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
+        return process.exitcode, *(re.sub(r".*\r", "", text) for text in said)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,60 @@
 """Every command that writes, killed at each call that changes the disk, and failing at each: nothing is lost."""
 
 import errno
-import importlib
 import random
 import re
-import shlex
 import shutil
-from pathlib import Path
 
 import pytest
 
 # What is not the same twice: times, and states of libraries.
 VARIES = re.compile(r"metrics\.json|report\.html|(rng_state|optimizer|scheduler|trainer_state)\.")
+COST = re.compile(rb'"cost": {[^}]*}')
 RESUMES = ("genome build", "score", "embed", "tracks", "pretrain", "finetune")
 FAULTS = (0, errno.EIO, errno.ENOSPC)
 TEMPORARY = re.compile(r"(.*/)?\.[0-9a-f]{8}\.[^/]*")
 
 
+# The call of this number, of those that change the folder, raises this OSError, or ends the process where that is 0.
+FAILING = """
+import fcntl
+calls, done = os.open(called, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), 0
+
+def fails(error, *path):
+    raise OSError(error, os.strerror(error), *path)
+
+def patched(name, original):
+    def call(path, *arguments, **settings):
+        global done
+        opened = path if name == "fsync" else settings.get("dir_fd")
+        place = "" if opened is None else os.readlink(f"/proc/self/fd/{opened}")
+        place = os.path.abspath(os.path.join(place, *[] if name == "fsync" else [os.fsdecode(path)]))
+        if place.startswith(f"{folder}/"):
+            os.write(calls, f"{name} {place}\\0".encode())
+            done += 1
+            if done == number:
+                fails(fault, *[] if name == "fsync" else [path]) if fault else os._exit(9)
+        return original(path, *arguments, **settings)
+    return call
+
+for name in ("rename", "replace", "fsync", "unlink", "remove", "rmdir", "mkdir", "link", "chmod"):
+    setattr(os, name, patched(name, getattr(os, name)))
+if no_locks:
+    fcntl.flock = lambda *_: fails(no_locks)
+"""
+
+
 @pytest.fixture(scope="module")
-def run_failing():
-    """The function that runs a command, in a module that the processes that it starts import by its name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
-        yield importlib.import_module("failing").run
+def run_failing(fork, tmp_path_factory):
+    """Run a command; return its status, its errors, and its calls that changed the folder, in order."""
+    log = tmp_path_factory.mktemp("calls") / "calls"
+
+    def run(command, folder, number=0, fault=0, no_locks=0):
+        names = {"number": number, "fault": fault, "no_locks": no_locks, "called": str(log)}
+        status, _, said = fork(command, folder, FAILING, **names)
+        return status, said, log.read_text(encoding="utf-8").split("\0")[:-1]
+
+    return run
 
 
 @pytest.fixture
@@ -41,7 +73,7 @@ class Case:
 
     def __init__(self, run, folder, command, suffix):
         self.run, self.folder, self.out = run, folder, f"out{suffix}"
-        self.words, self.resumes = shlex.split(command.format(self.out)), command.startswith(RESUMES)
+        self.command, self.resumes = command.format(self.out), command.startswith(RESUMES)
         self.is_shared = command.startswith("bench run")  # the same command goes on, in the same folder
         self.inputs, self.is_directory, self.more = self.read(), False, set[str]()
 
@@ -53,7 +85,7 @@ class Case:
         names = {str(path.relative_to(self.folder / under)): path for path in files}
         skipped = re.compile(r"tensorboard|\.lock|.*\.partial/new/")
         return {
-            name: None if VARIES.search(name) else path.read_bytes()
+            name: None if VARIES.search(name) else COST.sub(b"", path.read_bytes())
             for name, path in names.items()
             if not skipped.match(name) and not TEMPORARY.fullmatch(name)
         }
@@ -78,7 +110,7 @@ class Case:
     def unbroken(self, *, old):
         """Return an unbroken run's result and its calls, where an old output is replaced, or there is none."""
         self.reset(old=old)
-        status, text, calls = self.run(self.words, self.folder)
+        status, text, calls = self.run(self.command, self.folder)
         assert status == 0, text
         self.is_directory = (self.folder / self.out).is_dir()
         self.more |= {name for name in self.others() if name.startswith("out") and "part" not in name}
@@ -87,13 +119,13 @@ class Case:
 
     def again(self):
         """Run the command again as a user would; return its status, output and calls."""
-        status, text, calls = self.run([*self.words, *["--resume"] * self.resumes], self.folder)
-        return self.run(self.words, self.folder) if "omit --resume" in text else (status, text, calls)
+        status, text, calls = self.run(self.command + " --resume" * self.resumes, self.folder)
+        return self.run(self.command, self.folder) if "omit --resume" in text else (status, text, calls)
 
     def check(self, new, number, fault, *, old):
         """Break the command at a call; what was there is there, and the next run ends as an unbroken one."""
         before = self.reset(old=old)
-        status, text, _ = self.run(self.words, self.folder, number, fault)
+        status, text, _ = self.run(self.command, self.folder, number, fault)
         is_whole = self.read(under=self.out) == new
         kept = [self.read(under=name) for name in (self.out, f"{self.out}.partial/old")]
         assert self.inputs.items() <= self.read().items()
@@ -117,7 +149,7 @@ def check_all(case, count=None):
     for old in (False, True) if count is None else (not case.is_shared,):
         if old and case.is_shared:
             continue
-        case.words += ["--force"] * old
+        case.command += " --force" * old
         new, calls = case.unbroken(old=old)
         points = [(number, fault) for number in range(1, len(calls) + 1) for fault in FAULTS]
         for number, fault in points if count is None else random.Random(case.out).sample(points, count):
@@ -156,8 +188,8 @@ def test_a_disk_without_locks_does(start, writes, name, error):
     case = start(writes[name])
     new, calls = case.unbroken(old=False)
     case.reset(old=False)
-    assert case.run(case.words, case.folder, len(calls) // 2, 0, error)[0] == 9
-    status, text, _ = case.run([*case.words, "--resume"], case.folder, 0, 0, error)
+    assert case.run(case.command, case.folder, len(calls) // 2, 0, error)[0] == 9
+    status, text, _ = case.run(f"{case.command} --resume", case.folder, 0, 0, error)
     assert status == 0, text
     assert not case.others()
     assert case.read(under=case.out) == new

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 import stat
@@ -11,44 +10,20 @@ from pathlib import Path
 
 import pytest
 
-# A process of its own for each command, forked from one that has imported the libraries and run nothing.
-CASE = """
-import os, sys
-os.setsid()
-os.chdir(folder)
-os.environ.update(environment)
-for number, name in ((1, "out"), (2, "err")):
-    os.dup2(os.open(f"{log}.{name}", os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
-exec(before)
-sys.argv = ["mutbert", *words]
-from mutbert.cli.main import run
-run()
-"""
 SIZES = [4, 8, 12, 16, 24, 40, 64, 100, 160, 320, 700, 2048]  # kB
 
 
 @pytest.fixture(scope="session")
-def forked(tmp_path_factory):
-    """Run a command; return its status, and what it printed to standard output and error."""
-    context = multiprocessing.get_context("forkserver")
-    rooms = "effects.score", "evaluation.run", "evaluation.vep", "training.pretrain", "training.finetune", "export"
-    context.set_forkserver_preload([f"mutbert.{room}" for room in rooms])
-    log = tmp_path_factory.mktemp("logs") / "log"
+def forked(fork):
+    """Run a command that ends well, or with one line; return its status, what it printed, and that line."""
 
     def run(command, folder, before="", **environment):
-        words = command.split()
-        names = {"words": words, "folder": folder, "log": log, "before": before, "environment": environment}
-        process = context.Process(target=exec, args=(CASE, names))
-        process.start()
-        process.join(60)
-        if process.exitcode is None:
-            process.kill()
-        said = [log.with_suffix(suffix).read_text(errors="replace") for suffix in (".out", ".err")]
-        assert process.exitcode in {0, 2}, (command, before, environment, said)
-        assert "Traceback" not in said[1], (command, before, environment, said)
-        lines = [line for line in said[1].splitlines() if line.startswith("mutbert: ") and "runs on" not in line]
-        assert process.exitcode == 0 or len(lines) == 1, (command, before, environment, said)
-        return process.exitcode, said[0], "".join(lines)
+        status, out, said = fork(command, folder, before, environment)
+        assert status in {0, 2}, (command, before, environment, said)
+        assert "Traceback" not in said, (command, before, environment, said)
+        lines = [line for line in said.splitlines() if line.startswith("mutbert: ") and "runs on" not in line]
+        assert status == 0 or len(lines) == 1, (command, before, environment, said)
+        return status, out, "".join(lines)
 
     return run
 

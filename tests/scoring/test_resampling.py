@@ -146,6 +146,28 @@ def test_p_values_are_those_of_all_permutations(problem, metric):
     assert found["p_value"] == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.parametrize("metric", ["auroc", "auprc"])
+def test_whole_blocks_are_drawn_and_swapped(metric):
+    """Against all draws and all swaps of four blocks, of which the last, without positives, does not count."""
+    rng, block_N = np.random.default_rng(3), np.repeat(np.arange(4), (30, 20, 40, 10))
+    label_N = (rng.random(100) < 0.4) & (block_N < 3)
+    scores = [label_N + rng.normal(0, noise, 100) for noise in (0.6, 1.2)]
+    own = [block_N == block for block in range(3)]
+    area_2C = np.array([[evaluate("binary", label_N[b], one[b], [metric])[metric] for b in own] for one in scores])
+    positives_C = np.array([label_N[b].sum() for b in own])
+    a, b = (TaskScores("binary", metric, label_N, [one], 7 * block_N + 1) for one in scores)
+    draws = np.array(list(itertools.product(range(4), repeat=4)))
+    weight_RC = np.stack([(draws == block).sum(axis=1) for block in range(3)], axis=1) * positives_C
+    weight_RC = weight_RC[weight_RC.any(axis=1)]
+    ends = np.quantile((weight_RC @ (area_2C[0] - area_2C[1])) / weight_RC.sum(axis=1), [0.025, 0.975])
+    found = difference([a], [b], resamples=4000, permutations=4000)
+    assert [found["low"], found["high"]] == pytest.approx(ends, abs=0.01)
+    swaps = np.array(list(itertools.product((1, -1), repeat=3)))
+    by_swap = swaps * (area_2C[0] - area_2C[1]) @ positives_C / positives_C.sum()
+    assert found["difference"] == pytest.approx(by_swap[0], abs=1e-12)
+    assert found["p_value"] == pytest.approx((np.abs(by_swap) >= abs(by_swap[0]) - 1e-9).mean(), abs=0.03)
+
+
 def test_holm_by_hand():
     # Ascending 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, then 0.04, raised to 0.06.
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])

@@ -51,6 +51,7 @@ def test_what_is_learnt_is_saved_and_predicted(run, tables, tmp_path, problem):
 def test_labels_of_bases(run, tables, tmp_path):
     result = run("token", "problem=token", "finetune.epochs=8", "finetune.max_tokens=30")
     assert result.metrics["metrics"]["test"]["mcc"] > 0.9
+    assert "mcc" in result._repr_html_()
     frame = pl.read_parquet(tmp_path / "run" / "predictions.parquet")
     texts = [text[:28] for text in pl.read_csv(tables / "token.csv", infer_schema=False)["sequence"]]
     assert frame["name"].to_list() == [str(row) for row, text in enumerate(texts) for _ in text]

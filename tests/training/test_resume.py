@@ -4,11 +4,15 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors import safe_open
@@ -131,6 +135,24 @@ def test_at_sigterm_a_run_saves_the_step_and_is_resumed_as_if_it_were_unbroken(
     assert steps(run) == [4, 5]
     pretrain(recipes[1], words, resume=True)
     assert next(calls) == 6 + 3
+    assert read(run) == read(tmp_path / "whole" / "run")
+    assert same_weights(run / "model", tmp_path / "whole" / "run" / "model")
+
+
+@pytest.mark.nightly
+def test_a_loading_process_that_the_system_kills_is_one_line(recipes, tmp_path, same_weights):
+    words = ["training.max_steps=60", "training.save_steps=20", "training.dataloader_num_workers=1"]
+    pretrain(recipes[0], words)
+    run, command = tmp_path / "parts" / "run", [sys.executable, "-m", "mutbert", "pretrain", recipes[1], *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (run / "checkpoints" / "checkpoint-20").exists():
+            time.sleep(0.002)
+        psutil.Process(process.pid).children()[0].kill()
+        assert re.search(
+            r"^mutbert: .*run: out of memory \(DataLoader worker .*checkpoint-\d+$", process.stderr.read(), re.M
+        )
+    assert process.returncode == 2
+    pretrain(recipes[1], words, resume=True)
     assert read(run) == read(tmp_path / "whole" / "run")
     assert same_weights(run / "model", tmp_path / "whole" / "run" / "model")
 

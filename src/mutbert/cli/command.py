@@ -22,11 +22,14 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
+import mutbert
 from mutbert.cli.environment import running_on, streamed
 from mutbert.errors import InputError, printable
 
 # Help of parameters that many functions share, where a docstring has none of their own.
 _SHARED = {
+    "all_snvs": "Score every SNV of the genome, of --region or of --bed; the output may then also be .bw or .bedgraph, "
+    "with the lowest LLR at each position, or a directory, with a Parquet file per contig.",
     "batch_size": "Sequences or windows per batch.",
     "context": "Bases per window; by default as in training.",
     "contigs": "Whole contigs, comma-separated or repeated.",
@@ -182,6 +185,8 @@ def _make_command(words: str, verb: Verb) -> Any:
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
     needed = any(option.default is inspect.Parameter.empty for option in options)
     epilog = f"Example: [bold]{words} {_plain(verb.example)}[/bold]"
+    if (function := verb.function.partition(":")[2]) in mutbert.__all__:
+        epilog += f"\n\nIn Python: mutbert.{function}"
     app.command(words.rsplit(maxsplit=1)[-1], help=_plain(text), epilog=epilog, no_args_is_help=needed)(run)
     return typer.main.get_command(app)
 

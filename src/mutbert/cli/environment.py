@@ -14,7 +14,7 @@ from typing import Any
 
 from mutbert.errors import InputError
 
-_INPUTS = ("bed", "fasta", "input", "sequence", "sequences", "vcf")
+_INPUTS = ("bed", "fasta", "input", "sequences", "vcf")
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _STARTS = {b">": ".fa", b"@": ".fq", b"PAR1": ".parquet", b"##fileformat": ".vcf", b"BCF": ".bcf"}
 

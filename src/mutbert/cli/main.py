@@ -5,6 +5,7 @@ used; one line explains why. 130, 143: stopped by Ctrl-C or by SIGTERM; one line
 """
 
 import errno
+import inspect
 import os
 import re
 import signal
@@ -32,7 +33,7 @@ _REMEDIES = {
 _SOURCES = {"fasta": "--fasta [PREFIX=]FILE", "vcf": "--vcf [PREFIX=]FILE"}
 _REQUEST = {"request": "evaluation.run:GridRequest"}
 _BENCH_NAMES = {
-    "folder": "--output", "suites": "--suite", "data": "--data [SUITE=]PATH", "methods": "--method",
+    "suites": "--suite", "data": "--data [SUITE=]PATH", "methods": "--method",
     "models": "--model [NAME=]PATH", "protocols": "--protocol", "tasks": "--task",
     "settings": "--set [PROTOCOL.]KEY=VALUE",
 }  # fmt: skip
@@ -56,7 +57,10 @@ def _print_suites(found: dict[str, Any]) -> None:
             {"task": one["name"], "problem": one["problem"], "classes": len(one["classes"]), "bases": one["length"],
              "metric": one["metric"] or suite["metric"]} for one in suite["tasks"]
         ]  # fmt: skip
-        print_result({"tasks": tasks or suite["eqtl"]["tasks"]})
+        if "vep" in suite:
+            print_result({"metric": suite["metric"], "columns": suite["vep"]["columns"]})
+        else:
+            print_result({"tasks": tasks or suite["eqtl"]["tasks"]})
         typer.echo()
     typer.echo("models: kmer and cnn, which are always run; and by name, or any other folder or repository:")
     columns = ("name", "parameters", "licence", "tokens", "longest", "offline", "place")
@@ -122,7 +126,7 @@ _VERBS = {
                   wrapper="with_layers", runs_model=True),
     "mutagenesis": Verb("inference.bases:mutate_region",
                         "--model model --genome human.genome --region chr1:1001-1120 -o x.parquet",
-                        {"figures": "--figure", "sequence": "--fasta"}, _PREDICTION, "with_figures", runs_model=True),
+                        {"figures": "--figure"}, _PREDICTION, "with_figures", runs_model=True),
     "tracks": Verb("inference.bases:write_tracks",
                    "--model model --genome human.genome --region chr1:1-20000 -o entropy.bw",
                    {"tracks": "--track", "regions": "--region"}, _PREDICTION, "with_regions", runs_model=True),
@@ -133,10 +137,10 @@ _VERBS = {
     "convert": Verb("model.checkpoints:convert_checkpoint", "JadenLong/MutBERT model",
                     {"source": "SOURCE", "output": "DESTINATION"}),
     "export": Verb("export:export_model", "runs/small -o to-share --name someone/my-model --license cc-by-4.0",
-                   {"source": "MODEL", "licence": "--license ID"}),
+                   {"source": "MODEL", "license": "--license ID"}),
     "report": Verb("reports.folder:report", "runs/small", {"folder": "FOLDER", "force": ""},
                    data=lambda path: {"report": path}, show=lambda path: print_result({"report": path})),
-    "download": Verb("download:download", "1000g --contigs chr22 -o data", {"name": "NAME"}),
+    "download": Verb("download:download_data", "1000g --contigs chr22 -o data", {"name": "NAME"}),
     "demo": Verb("demo:run_demo", "-o demo", runs_model=True),
 }  # fmt: skip
 _BENCH_VERBS = {
@@ -195,16 +199,23 @@ def with_regions(function: Function, *, contigs: Sequence[str] = (), regions: Se
 
 
 def with_variants(
-    function: Function, *, vcf: str | None = None, variants: Sequence[str] = (),
+    function: Function, *, vcf: str | None = None, variants: Sequence[str] = (), all_snvs: bool = False,
     output: str | None = None, **options: Any,
 ) -> Any:  # fmt: skip
-    """Call `score_variants` for a VCF; or for alleles, and return their rows where there is no output."""
-    if (vcf is None) == (not variants):
-        raise InputError("score: needs either a --vcf, or alleles, as in --variant chr22:17000515:T:C")
-    if vcf is not None:
+    """Call `score_variants` for a VCF, or `score_all_snvs`; or for alleles, whose rows it returns without an output."""
+    if sum([vcf is not None, bool(variants), all_snvs]) != 1:
+        raise InputError("score: needs a --vcf, --all-snvs, or alleles, as in --variant chr22:17000515:T:C")
+    if all_snvs or vcf is not None:
         if output is None:
-            raise InputError(f"{vcf}: an --output is needed, such as scored.vcf.gz, or - for standard output")
-        return function(vcf=vcf, output=output, **options)
+            what = "an --output is needed, such as scored.vcf.gz, or - for standard output"
+            raise InputError(f"{vcf or '--all-snvs'}: {what}")
+        if vcf is not None:
+            return function(vcf=vcf, output=output, **options)
+        usual, own = (inspect.signature(one).parameters for one in (function, mutbert.score_all_snvs))
+        given = {name: value for name, value in options.items() if value != usual[name].default}
+        if others := sorted(given.keys() - own.keys()):
+            raise InputError(f"--all-snvs: --{others[0].replace('_', '-')} is for the records of a VCF; leave it out")
+        return mutbert.score_all_snvs(output=output, **given)
     lines = ["##fileformat=VCFv4.2", "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"]
     for variant in variants:
         found = re.fullmatch(r"(\S+):([0-9][0-9,]*):([A-Za-z]+):([A-Za-z]+|\*)", variant)
@@ -282,7 +293,7 @@ def run_grid(function: Function, **options: Any) -> dict[str, Any]:
         raise
     for reason, count in summary["failures"].items():
         typer.echo(printable(f"mutbert: {count:,} failed: {reason}"), err=True)
-    return {**summary, "output": options["folder"]}
+    return {**summary, "output": options["output"]}
 
 
 def run_cell(function: Function, **options: Any) -> dict[str, Any]:
@@ -295,11 +306,20 @@ def run_cell(function: Function, **options: Any) -> dict[str, Any]:
     return run_grid(function, request=replace(request, seeds=1, baselines=False), **options)
 
 
-def with_vep_columns(function: Function, *, names: str | None = None, columns: Any = None, **options: Any) -> Any:
-    """Call `evaluate_variant_effects`, for a table whose columns have other names than the usual."""
+def with_vep_columns(
+    function: Function, *, variants: str | None = None, names: str | None = None, columns: Any = None, **options: Any
+) -> Any:
+    """Call `evaluate_variant_effects`, for a suite's table, or one whose columns have other names than the usual.
+
+    Parameters
+    ----------
+    variants
+        CSV, TSV, Parquet, VCF or BCF, or hf://..., positions 1-based; of a suite a folder, by default the Hub's.
+    """
     from mutbert.evaluation.vep_table import columns_of
 
-    return {**function(columns=columns_of(names, columns), **options), "output": options["output"]}
+    found = function(variants=variants, columns=columns_of(names, columns), **options)
+    return {**found, "output": options["output"]}
 
 
 class _StoppedError(BaseException):

@@ -58,6 +58,8 @@ class Reason(IntEnum):
 
 COMPARED: Final = [reason for reason in Reason if not 0 < reason < Reason.REFERENCE_MISMATCH]
 """Of alleles whose REF was compared with the genome's bases."""
+MASKED_SHARE: Final = 0.15
+"""Of the bases of a shared window at most, at once, as in training."""
 _CODES: Final = {base: code for code, base in enumerate(alphabet.BASES)}
 ALLELE: Final = np.dtype([
     ("reason_A", "u1"), ("kind_A", "u1"), ("contig_A", "i8"), ("start_A", "i8"), ("end_A", "i8"), ("reference_A", "u1"),
@@ -141,8 +143,7 @@ def snv_windows(
     if not masked:
         return plain, Queries(window_P, column_P), position_A
     count_W = np.bincount(window_P, minlength=len(plain))
-    # At most 15 % of a window's bases at once, as in training.
-    at_once_W = np.maximum((plain.length_N * 0.15).astype(np.int64), 1) if placement == "shared" else 1
+    at_once_W = np.maximum((plain.length_N * MASKED_SHARE).astype(np.int64), 1) if placement == "shared" else 1
     passes_W = -(-count_W // at_once_W)
     # Positions are sorted, but at a contig's end those of a window need not be consecutive.
     rank_P = np.empty_like(window_P)

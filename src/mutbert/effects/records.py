@@ -7,7 +7,7 @@ their scores. Shape suffixes: N records, A alternate alleles, Q quantiles.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from mutbert.encoders.inputs import place_windows
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.variants import MOST_IMPOSSIBLE, SUM_TOLERANCE
-from mutbert.genome.vcf import VcfHeader, read_lines, read_records
+from mutbert.genome.vcf import read_records
 from mutbert.inference.parts import differences
 from mutbert.regions import ContigNames
 
@@ -113,35 +113,34 @@ def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, 
     return (f"{text} and no score; see whether it is of another assembly",) if warned else ()
 
 
-def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
-    """Write the parts as one table, a row an alternate allele."""
+def write_table(path: Path, parts: list[Path], fields: Sequence[str], where: pl.Expr | bool = True) -> None:
+    """Write the parts, or some of their rows, as one table, a row an alternate allele."""
     columns = ["chrom", "pos", "id", "ref", "alt", "kind", *fields, "why"]
     with atomic_file(path, force=True) as aside:
         if path.suffix == ".parquet":
-            pl.scan_parquet(parts).select(columns).sink_parquet(aside)
+            pl.scan_parquet(parts).filter(where).select(columns).sink_parquet(aside)
             return
         with pysam.BGZFile(str(aside), "wb") if path.suffix == ".gz" else aside.open("wb") as file:
             for number, part in enumerate(parts):
-                rows = pl.read_parquet(part, columns=columns)
+                rows = pl.read_parquet(part, columns=columns).filter(where)
                 file.write(rows.write_csv(separator="\t", include_header=not number, quote_style="never").encode())
 
 
 def write_vcf(
-    path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Path | None,
+    path: Path, parts: list[Path], header: bytes, declared: Collection[str], lines: Iterable[bytes],
     fields: Mapping[str, Field], plan: Mapping[str, Any],
 ) -> tuple[Path | None, str]:  # fmt: skip
-    """Write a VCF's records with the parts' scores in INFO; return the index, or None and why there is none."""
+    """Write lines of a VCF with the parts' scores in INFO; return the index, or None and why there is none."""
     prefix = plan["prefix"]
-    text, names = b"".join(read_lines(vcf, header=True)).decode("utf-8", "surrogateescape").rsplit("\n", 2)[:2]
+    text, names = header.decode("utf-8", "surrogateescape").rsplit("\n", 2)[:2]
     chroms = (pl.read_parquet(part, columns=["chrom"])["chrom"] for part in parts)
     contigs = dict.fromkeys(name for chrom in chroms for name in chrom.unique(maintain_order=True))
-    declared = [(f"{name},Number=A,Type=Float", text.replace('"', "_")) for name, (text, _) in fields.items()]
-    declared.append(("WHY,Number=.,Type=String", "Why an alternate allele has no score; . where it has"))
-    added = [f"##contig=<ID={name}>" for name in contigs if name not in header.contigs]
-    added += [f'##INFO=<ID={prefix}_{field},Description="{description}">' for field, description in declared]
+    infos = [(f"{name},Number=A,Type=Float", text.replace('"', "_")) for name, (text, _) in fields.items()]
+    infos.append(("WHY,Number=.,Type=String", "Why an alternate allele has no score; . where it has"))
+    added = [f"##contig=<ID={name}>" for name in contigs if name not in declared]
+    added += [f'##INFO=<ID={prefix}_{field},Description="{description}">' for field, description in infos]
     head = "\n".join([text, *added, f"##mutbert_score={json.dumps(plan)}", names, ""])
-    lines = (line for block in read_lines(vcf, region=region) for line in block[:-1].split(b"\n"))
-    infos = (info for part in parts for info in _infos(pl.read_parquet(part), prefix, list(fields)))
+    words = (info for part in parts for info in _infos(pl.read_parquet(part), prefix, list(fields)))
     with atomic_file(path, force=True) as aside, ExitStack() as stack:
         written = aside
         if path.suffix == ".bcf":
@@ -149,7 +148,7 @@ def write_vcf(
             stack.callback(written.unlink, missing_ok=True)
         with written.open("wb") if path.suffix == ".vcf" else pysam.BGZFile(str(written), "wb") as file:
             file.write(head.encode("utf-8", "surrogateescape"))
-            for line, info in zip(lines, infos, strict=True):
+            for line, info in zip(lines, words, strict=True):
                 columns = line.split(b"\t", 8)
                 columns[7] = b";".join(word for word in (columns[7], info.encode()) if word not in {b".", b""}) or b"."
                 file.write(b"\t".join(columns) + b"\n")

@@ -3,8 +3,8 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache, partial
@@ -23,13 +23,15 @@ from mutbert.effects.scores import LOCUS, Scorer, ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.files import check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
+from mutbert.genome.vcf import VcfHeader, count_by_index, read_header, read_lines
 from mutbert.inference.parts import check_done, parts_folder, parts_path, run_parts, was_stopped
 from mutbert.inference.run import model_hash, model_name
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.regions import ContigNames, Region, merge_regions, names_text, read_bed
+from mutbert.tables import notebook_html
 
+Processes = tuple[int, int, Callable[[], Any]]
 _FAR: Final = 1 << 31  # after the end of any contig
 
 
@@ -49,7 +51,12 @@ class ScoreReport:
     without_frequency: int = 0  # SNVs that have no AFLLR.
     without_background: int = 0  # Scores that have no percentage.
     person_not_used: Mapping[str, int] | None = None  # Records of the person's genotypes that change nothing.
+    without_snvs: Mapping[str, int] | None = None  # Of every SNV, positions that have none, by reason.
     warnings: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        rows = [{"alleles": name, "number": count} for name, count in {**self.scored, **self.missing}.items()]
+        return notebook_html(f"{self.output}: {self.records:,} records, {self.alleles:,} alleles", rows)
 
 
 def score_variants(
@@ -60,7 +67,7 @@ def score_variants(
     distance_bases: int | None = None, frequency_field: str | None = None, calibration: str | Path | None = None,
     calibrate: bool = False, table: str | Path | None = None, prefix: str = "MUTBERT", batch_size: int = 32,
     precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None,
-    region: Sequence[str] | str | None = None, bed: str | Path | None = None, part_records: int = 1000,
+    region: Sequence[str] | str | None = None, bed: str | Path | None = None, part_records: int | None = None,
     resume: bool = False, force: bool = False, progress: bool = False,
 ) -> ScoreReport:  # fmt: skip
     """Score the alternate alleles of a VCF.
@@ -96,7 +103,8 @@ def score_variants(
         Second output, ``.tsv``, ``.tsv.gz`` or ``.parquet``; prefix of INFO fields; score only records whose POS is in
         this region, such as ``chr1:1-1000000``, or one of several, which needs an index; a BED file of regions instead.
     part_records
-        Records per part; a stopped run loses at most one part, and processes share parts.
+        Records per part, by default 1,000, or 16,384 positions of every SNV; a stopped run loses at most one part, and
+        processes share parts.
     context, batch_size, precision, rope_scaling, resume, force, progress
         As for the other commands that run a model.
 
@@ -123,7 +131,8 @@ def score_variants(
     paths = (table, of_person, calibration, bed)
     second, person, background, listed = (None if path is None else Path(path) for path in paths)
     inputs = (model, genome, vcf, person, background, bed)
-    _check_outputs(output, second, inputs, calibrate=calibrate, force=force or (resume and was_stopped(output)))
+    formats = (".json",) if calibrate else files.VCFS + files.TABLES
+    check_outputs(output, second, inputs, formats, prefix, force=force or (resume and was_stopped(output)))
     if calibrate and (background or frequency_field or second):
         raise InputError("a background has scores alone; leave out --calibration, --frequency-field and --table")
     header = _check_header(vcf, prefix, frequency_field, settings.scores)
@@ -133,44 +142,20 @@ def score_variants(
     regions = (region,) if isinstance(region, str) else tuple(region or ())
     how: dict[str, Any] = {"surroundings": surroundings, "person_vcf": person, "sample": sample}
     with ExitStack() as stack:
-        rank, ranks, barrier = _join_processes(stack)
-        progress = progress and rank == 0
+        processes = join_processes(stack)
+        progress = progress and processes[0] == 0
         scorer = open_scorer(model, genome, settings=settings, progress=progress, **how)
-        run = _Run(scorer, vcf, known, frequency_field)
+        run = ScoreRun(scorer, known, prefix, model_name(model), vcf, header, frequency_field, calibrate=calibrate)
         found = Path(stack.enter_context(TemporaryDirectory(prefix="mutbert-")), "regions")
-        stretch, total = _locate(regions, listed, vcf, header, scorer.genome.lengths, found)
-        where, folder = listed or ",".join(regions) or None, parts_path(output)
-        outputs = list(filter(None, (output, second)))
-        if rank == 0 or resume:
-            how |= {"calibration": background, "region": where, "part_records": part_records}
-            plan = {"prefix": prefix, **run.plan(how)}
-        if rank == 0:
-            stack.enter_context(parts_folder(output, plan, outputs, resume=resume, force=force))
-        elif resume:
-            check_done(output, plan, outputs, force=force)
-        barrier()
-        records = files.cut_records(vcf, frequency_field, scorer, region=stretch, size=part_records)
-        try:
-            with progress_bar("scoring", total, unit="variants", show=progress) as advance:
-                parts = run_parts(
-                    folder, enumerate(records), partial(run.write, advance), rank=rank, ranks=ranks,
-                    skipped=lambda part: advance(len(part)),
-                )  # fmt: skip
-            barrier()
-            counts = run.count(parts, calibrate=calibrate, whole=stretch is None)
-        except InputError:
-            # Parts of an input that cannot be used are of no use.
-            for part in folder.glob("[0-9]*") if rank == 0 else ():
-                part.unlink()
-            raise
-        barrier()
-        if rank == 0:
-            plan = {**plan, "model_name": model_name(model)}
-            counts |= run.write_outputs(output, second, parts, header, stretch, plan)
-    return ScoreReport(output, second, **counts)
+        run.stretch, total = _locate(regions, listed, vcf, header, scorer.genome.lengths, found)
+        where, size = listed or ",".join(regions) or None, part_records or 1000
+        how |= {"calibration": background, "region": where, "part_records": size}
+        records = files.cut_records(vcf, frequency_field, scorer, region=run.stretch, size=size)
+        bar = progress_bar("scoring", total, unit="variants", show=progress)
+        return run.carry_out(records, output, second, how, bar, processes, resume=resume, force=force)
 
 
-def _join_processes(stack: ExitStack) -> tuple[int, int, Callable[[], Any]]:
+def join_processes(stack: ExitStack) -> Processes:
     """Return the number of this process, how many there are, and a function that waits for all of them."""
     rank, ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if ranks == 1:
@@ -183,22 +168,27 @@ def _join_processes(stack: ExitStack) -> tuple[int, int, Callable[[], Any]]:
     return rank, ranks, torch.distributed.barrier
 
 
-def _check_outputs(output: Path, table: Path | None, inputs: Iterable[Any], *, calibrate: bool, force: bool) -> None:
-    """Raise an InputError for outputs of unknown formats, or in whose place something else is."""
-    for path, allowed in ((output, (".json",) if calibrate else files.VCFS + files.TABLES), (table, files.TABLES)):
+def check_outputs(
+    output: Path, table: Path | None, inputs: Iterable[Any], formats: tuple[str, ...], prefix: str, *, force: bool
+) -> None:
+    """Raise an InputError for outputs of unknown formats, or in whose place something else is, or a bad prefix."""
+    if re.fullmatch(r"[A-Za-z_][\w.]*", prefix, re.ASCII) is None:
+        raise InputError(f"prefix is {prefix!r}; use letters, digits, _ and . that begin with a letter or _")
+    for path, allowed in ((output, formats), (table, files.TABLES)):
         if path is not None:
-            if not path.name.endswith(allowed) or path.name in allowed:
-                raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
+            # No suffix, where it is allowed, is a directory.
+            is_directory, named = "" in allowed and not path.suffix, tuple(filter(None, allowed))
+            if not is_directory and (not path.name.endswith(named) or path.name in named):
+                raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(named)}")
             for kind in ("", *files.INDICES.get(path.suffix, ())):
-                check_output(path.with_name(f"{path.name}.{kind}".rstrip(".")), force=force, inputs=inputs)
+                own = path.with_name(f"{path.name}.{kind}".rstrip("."))
+                check_output(own, force=force, directory=is_directory, inputs=inputs)
     if table is not None and output.resolve() == table.resolve():
         raise InputError(f"{table}: is the other output too; choose another table")
 
 
 def _check_header(vcf: Path, prefix: str, frequency_field: str | None, scores: Iterable[str]) -> VcfHeader:
     """Return the VCF's header, which has the field of frequencies, and none that is to be added."""
-    if re.fullmatch(r"[A-Za-z_][\w.]*", prefix, re.ASCII) is None:
-        raise InputError(f"prefix is {prefix!r}; use letters, digits, _ and . that begin with a letter or _")
     header = read_header(vcf)
     if taken := [name for name in header.info if name.startswith(f"{prefix}_")]:
         raise InputError(f"{vcf}: has an INFO field {taken[0]} already; choose other names with --prefix")
@@ -232,11 +222,16 @@ def _locate(
     return listed, None
 
 
-class _Run:
-    """What scores the parts of a VCF, and counts what became of them."""
+class ScoreRun:
+    """What scores the parts of a VCF, counts what became of them, and writes the outputs."""
 
-    def __init__(self, scorer: Scorer, vcf: Path, known: files.Calibration | None, frequency_field: str | None) -> None:
-        self.scorer, self.vcf, self.known, self.frequency_field = scorer, vcf, known, frequency_field
+    def __init__(
+        self, scorer: Scorer, known: files.Calibration | None, prefix: str, model: str, vcf: Any = None,
+        header: Any = None, frequency_field: str | None = None, *, calibrate: bool = False,
+    ) -> None:  # fmt: skip
+        self.scorer, self.known, self.prefix, self.model, self.calibrate = scorer, known, prefix, model, calibrate
+        self.vcf, self.header, self.frequency_field = vcf, header, frequency_field
+        self.stretch: Path | None = None  # a file of the regions that records are of
         self.fields, self.counts = dict(scorer.fields), Counter[str]()
         if frequency_field is not None:
             if "LLR" not in self.fields:
@@ -247,36 +242,76 @@ class _Run:
         if known is not None:
             self.fields |= known.added(scorer.fields)
 
+    def carry_out(
+        self, pieces: Iterable[Any], output: Path, second: Path | None, asked: Mapping[str, Any],
+        bar: AbstractContextManager[Advance], processes: Processes, *, resume: bool, force: bool,
+    ) -> ScoreReport:  # fmt: skip
+        """Return the report of a run whose parts all processes score, and whose outputs the first of them writes."""
+        (rank, ranks, barrier), folder = processes, parts_path(output)
+        outputs = list(filter(None, (output, second)))
+        with ExitStack() as stack:
+            plan = {"prefix": self.prefix, **self.plan(asked)} if rank == 0 or resume else {}
+            if rank == 0:
+                stack.enter_context(parts_folder(output, plan, outputs, resume=resume, force=force))
+            elif resume:
+                check_done(output, plan, outputs, force=force)
+            barrier()
+            try:
+                with bar as advance:
+                    parts = run_parts(
+                        folder, enumerate(pieces), partial(self.write, advance), rank=rank, ranks=ranks,
+                        skipped=lambda piece: advance(self.size(piece)),
+                    )  # fmt: skip
+                barrier()
+                counts = self.count(parts)
+            except InputError:
+                # Parts of an input that cannot be used are of no use.
+                for part in folder.glob("[0-9]*") if rank == 0 and self.vcf else ():
+                    part.unlink()
+                raise
+            barrier()
+            if rank == 0:
+                counts |= self.write_outputs(output, second, parts, {**plan, "model_name": self.model})
+        return ScoreReport(output, second, **counts)
+
+    def size(self, piece: Any) -> int:
+        """Return how many records, or bases that are not N, a part has."""
+        return len(piece)
+
     def plan(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return all that results depend on: files by their SHA-256."""
         digest, given = cache(sha256_of), {**asdict(self.scorer.settings), "frequency_field": self.frequency_field}
         settings = {name: digest(one) if isinstance(one, Path) else one for name, one in {**given, **asked}.items()}
         # Which windows share a batch changes results by no more than rounding.
         del settings["batch_size"]
-        origin = {"vcf": digest(self.vcf), "model": model_hash(self.scorer.model)}
+        origin = {"vcf": self.vcf and digest(self.vcf), "model": model_hash(self.scorer.model)}
         plan = {"mutbert": mutbert.__version__, **origin, "genome": self.scorer.genome.identity, "settings": settings}
         if self.known is not None:
             self.known.check(plan, self.scorer.fields)
         return plan
 
     def write_outputs(
-        self, path: Path, table: Path | None, parts: list[Path], header: VcfHeader, stretch: Path | None,
-        made_by: Mapping[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
+        self, path: Path, table: Path | None, parts: list[Path], made_by: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Write the outputs; return the index of the first, if any, and else why there is none."""
         for one in filter(None, (table, path)):
             if one.name.endswith(files.TABLES):
                 files.write_table(one, parts, list(self.fields))
         if path.name.endswith(files.VCFS):
-            index, why = files.write_vcf(path, parts, self.vcf, header, stretch, self.fields, made_by)
+            index, why = files.write_vcf(path, parts, *self.source(parts), self.fields, made_by)
             return {"index": index, "why_no_index": why}
         if path.suffix == ".json":
             files.write_calibration(path, parts, self.scorer.fields, made_by, self.vcf.name)
         return {"why_no_index": ""}
 
-    def write(self, advance: Advance, records: pl.DataFrame, path: Path) -> None:
+    def source(self, parts: list[Path]) -> tuple[bytes, Collection[str], Iterator[bytes]]:  # noqa: ARG002
+        """Return a VCF's header, the contigs that it declares, and its records, all without what scores add."""
+        lines = (line for block in read_lines(self.vcf, region=self.stretch) for line in block[:-1].split(b"\n"))
+        return b"".join(read_lines(self.vcf, header=True)), self.header.contigs, lines
+
+    def write(self, advance: Advance, piece: Any, path: Path) -> None:
         """Write a part's rows: record, which allele, kind, each field as float32, and why there is no score."""
-        scorer = self.scorer
+        scorer, records = self.scorer, piece
         rows = records.select("record", chrom="contig", pos=pl.col("position") + 1, id="ID", ref="ref", alt="alt")
         alleles = scorer.find(*(column.to_list() for column in rows.select(LOCUS)))
         self.counts.update(Reason(reason).text for reason in alleles.reason_A)
@@ -291,7 +326,7 @@ class _Run:
         rows = rows.with_columns(pl.col("alt").str.split(",")).explode("alt")
         rows.with_columns(scorer.columns(alleles, columns)).write_parquet(path)
 
-    def count(self, parts: list[Path], *, calibrate: bool, whole: bool) -> dict[str, Any]:
+    def count(self, parts: list[Path]) -> dict[str, Any]:
         """Return counts of `ScoreReport`; raise an InputError where a VCF, read as a whole, has no contig in common."""
         names = list(self.fields)
         summary = pl.len(), pl.col("record").max(), pl.col(names).count(), pl.col("chrom").unique()
@@ -302,10 +337,10 @@ class _Run:
         with_score = counts.select(pl.col(names).sum()).row(0, named=True)
         contigs = counts["chrom"].explode().drop_nulls().unique().sort()
         genome, most = self.scorer.genome, max(scored["snv"], scored["mnv"] + scored["indel"])
-        if whole and len(contigs) and not any(map(ContigNames(genome.lengths).find, contigs)):
+        if self.stretch is None and len(contigs) and not any(map(ContigNames(genome.lengths).find, contigs)):
             what = f"its contigs ({names_text(contigs)}) are none of the genome's ({names_text(genome.lengths)})"
             raise InputError(f"{self.vcf}: {what}; use its genome, or rename them by 'bcftools annotate --rename-chrs'")
-        if calibrate and most < files.LEAST:
+        if self.calibrate and most < files.LEAST:
             raise InputError(f"{self.vcf}: has {most} scored alleles of a kind; a background needs {files.LEAST}")
         extreme = [] if self.known is None else [name for name in self.known.fields if with_score.get(name)]
         around, by_reason = self.scorer.surroundings, missing + Counter({".": scored.total()})

@@ -3,7 +3,7 @@
 Shape suffixes: A alleles, F fields, N windows, B batch, T tokens and S spans read, K columns, D states, 4 bases.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import polars as pl
 import torch
 
 from mutbert import alphabet
-from mutbert.arrays import Float32, Float64, Int64
+from mutbert.arrays import Float32, Float64, Int64, UInt8
 from mutbert.effects.alleles import Alleles, Kind, Reason, find_alleles, read_haplotypes, snv_windows, unique_columns
 from mutbert.encoders.inputs import PLACEMENTS, Batch, PaddedWindows, TokenInputs, place_windows
 from mutbert.encoders.peers import PeerEncoder
@@ -108,15 +108,26 @@ class Scorer:
         is_snv = alleles.kind_A[scored] == Kind.SNV
         # MNVs and indels have many windows each.
         for every, size in ((scored[is_snv], most), (scored[~is_snv], min(most, 64))):
-            contig, start = alleles.contig_A[every], alleles.start_A[every]
-            # At a contig's end several cells of the grid have one window.
-            window, _ = place_windows(start, self.genome.slots[contig, 1], self.context, self.settings.windows)
-            is_new = np.diff([contig, window], prepend=-1).any(axis=0)
-            first = np.maximum.accumulate(np.where(is_new, np.arange(len(every)), 0))
-            for rows in np.split(every, np.flatnonzero(np.diff(first // size)) + 1) if len(every) else ():
+            for rows in self._split(alleles, every, size):
                 columns, missing_A = self._columns(alleles[rows], advance), np.full(len(rows), np.nan)
                 score_AF[rows] = np.stack([columns.get(name, missing_A) for name in self.fields], axis=1)
         return score_AF
+
+    def logits(self, snvs: Alleles, advance: Advance, *, masked: bool) -> Float32:
+        """Return logits of A, C, G and T, (A, 4), at sorted SNVs, one a position, with that masked or as it is."""
+        logit_A4 = np.zeros((len(snvs), len(alphabet.BASES)), dtype=np.float32)
+        for rows in self._split(snvs, np.arange(len(snvs)), self.at_once):
+            logit_A4[rows] = self._logits(snvs[rows], scaled(advance, len(rows)), masked=masked)
+        return logit_A4
+
+    def _split(self, alleles: Alleles, every: Int64, size: int) -> Iterator[Int64]:
+        """Yield about so many of some sorted alleles at a time; those of a window stay together."""
+        contig, start = alleles.contig_A[every], alleles.start_A[every]
+        # At a contig's end several cells of the grid have one window.
+        window, _ = place_windows(start, self.genome.slots[contig, 1], self.context, self.settings.windows)
+        is_new = np.diff([contig, window], prepend=-1).any(axis=0)
+        first = np.maximum.accumulate(np.where(is_new, np.arange(len(every)), 0))
+        yield from np.split(every, np.flatnonzero(np.diff(first // size)) + 1) if len(every) else ()
 
     def columns(self, alleles: Alleles, values: Mapping[str, Float64]) -> list[pl.Series]:
         """Return the kinds of alleles, their scores and more values, and why one has none of the scores."""
@@ -133,7 +144,7 @@ class Scorer:
 
     def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
         """Return the scores of SNVs, or of other alleles, by field."""
-        snvs, every = alleles.kind_A[0] == Kind.SNV, np.arange(len(alleles))
+        snvs = alleles.kind_A[0] == Kind.SNV
         where, columns = (self.surroundings.genome, alleles, self.context), dict[str, Any]()
         groups = [name for name, fields in FIELDS.items() if fields.keys() & self.fields]
         # Of a group of scores, 1 is all that there is to do.
@@ -141,11 +152,10 @@ class Scorer:
         for name in groups:
             if name == "distance":
                 both = read_haplotypes(*where, self.settings.windows if snvs else "centred")
-                columns |= distances(self._states(both.windows, both.spans(self.settings.distance_bases), advance))
+                columns |= distances(self.states(both.windows, both.spans(self.settings.distance_bases), advance))
             elif snvs:
                 logit_A4 = self._logits(alleles, advance, masked=name == "llr")
-                ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
-                columns |= {"LLR": ratio_A, "ENT": run.entropy(logit_A4)} if name == "llr" else {"ULLR": ratio_A}
+                columns |= compare_bases(name, logit_A4, alleles.reference_A, alleles.alternate_A)
             elif name == "llr" and "PLLR" in self.fields:
                 both = read_haplotypes(*where, "centred")
                 columns["PLLR"] = both.pseudo_ratios(self.settings.flank, partial(self._run, advance=advance))
@@ -159,7 +169,7 @@ class Scorer:
         windows, queries, position_A = snv_windows(self.surroundings.genome, alleles, *where, masked=masked)
         return self._run(windows, queries, advance).logit_T4[position_A]
 
-    def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
+    def states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
         """Return the mean hidden states of the spans of `Haplotypes.spans`, (S, D)."""
         return self._run(windows, queries, advance).state_SD
 
@@ -241,7 +251,7 @@ class TokenScorer(Scorer):
 
         return self._read(windows, find, read, advance)
 
-    def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
+    def states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
         """Return the mean hidden states of the tokens that spans overlap; NaN where these are unknown."""
         # A row for each haplotype, with begin and end of both its spans.
         passes = windows.take(queries.row_S.reshape(2, 2, -1)[:, 0].reshape(-1))
@@ -253,7 +263,10 @@ class TokenScorer(Scorer):
             return np.stack([inputs.tokens_at(every, own_N4[:, side] - side % 2) for side in range(4)], axis=1)
 
         def read(batch: Batch, found_B4: torch.Tensor) -> torch.Tensor:
-            states_BTD = self.encoder.hidden_states(self._body, batch).float()
+            if queries.layers:
+                states_BTD = torch.cat(self.encoder.layer_states(self._body, batch, queries.layers), dim=2).float()
+            else:
+                states_BTD = self.encoder.hidden_states(self._body, batch).float()
             index_T = torch.arange(states_BTD.shape[1], device=states_BTD.device)
             means = []
             for first in (0, 2):
@@ -291,6 +304,13 @@ class TokenScorer(Scorer):
         if found:
             value_ND[rows[order]] = found[0]
         return value_ND
+
+
+def compare_bases(group: str, logit_A4: Float32, reference_A: UInt8, alternate_A: UInt8) -> dict[str, Any]:
+    """Return the scores of SNVs by the logits of A, C, G and T at their positions, masked for `llr`."""
+    every = np.arange(len(logit_A4))
+    ratio_A = logit_A4[every, alternate_A] - logit_A4[every, reference_A]
+    return {"LLR": ratio_A, "ENT": run.entropy(logit_A4)} if group == "llr" else {"ULLR": ratio_A}
 
 
 def distances(state_SD: Float32) -> dict[str, Float64]:

@@ -264,7 +264,7 @@ def _load_task(
 
 def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
     """Return the path of a task's file below a folder or Hub data set; None where there are no validation data."""
-    if suite.eqtl and not root.startswith(HUB) and Path(root).is_file():
+    if (suite.eqtl or suite.vep) and not root.startswith(HUB) and Path(root).is_file():
         return root
     called: str = suite.splits[split]  # type: ignore[index]
     names = [pattern.replace("{task}", task).replace("{split}", called) for pattern in suite.files]
@@ -277,10 +277,8 @@ def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
             return found
     if split == "validation":
         return None
-    raise InputError(
-        f"{root}: has none of {', '.join(names)}; name the folder of the {suite.name} files by --data "
-        f"{suite.name}=..., or the tasks that there are by --task"
-    )
+    option = "--variants" if suite.vep else f"--data {suite.name}=..., or the tasks that there are by --task"
+    raise InputError(f"{root}: has none of {', '.join(names)}; name the folder of the {suite.name} files by {option}")
 
 
 class EqtlCells:

@@ -66,14 +66,14 @@ class GridRequest:
         list_fields(self)
 
 
-def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = False) -> dict[str, Any]:
+def run_benchmark(output: str | Path, request: GridRequest, *, progress: bool = False) -> dict[str, Any]:
     """Make the cells of a grid of tasks, models and seeds that are missing.
 
     Several processes may do so at once. A failed cell leaves its reason, and is tried again by the next call.
 
     Parameters
     ----------
-    folder, request, progress
+    output, request, progress
         The results, new or not; the grid; show progress on standard error.
 
     Returns
@@ -93,7 +93,7 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
     >>> mutbert.run_benchmark("results", grid)["done"]
     3
     """
-    folder = Path(folder)
+    folder = Path(output)
     suites, models = _suites(request), _paths(request.models, "--model")
     names = [suite.name for suite in suites]
     data = _paths(request.data, "--data", names[0] if len(names) == 1 else "")
@@ -185,6 +185,8 @@ def _suites(request: GridRequest) -> list[Suite]:
         raise InputError(f"seeds {request.seeds}: at least 1 is needed")
     suites = []
     for suite in map(load_suite, request.suites):
+        if suite.vep:
+            raise InputError(f"suite {suite.name}: is a table of variants; use mutbert bench vep --suite {suite.name}")
         protocols = {}
         for name, protocol in suite.grid.protocols.items():
             own = (one for one in request.settings if one.partition(".")[0] not in {*PROTOCOLS} - {name})

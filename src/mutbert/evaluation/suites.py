@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_serializer, model_validator
 
 from mutbert.encoders.known import Family
 from mutbert.examples.table import Columns
-from mutbert.scoring.metrics import LOWER_IS_BETTER, metric_names
+from mutbert.scoring.metrics import BY_CHROM, LOWER_IS_BETTER, metric_names
 from mutbert.settings import Settings, Words, read_settings
 from mutbert.training.recipe import FinetuneSettings
 
@@ -21,6 +21,10 @@ EQTL_COLUMNS: Final = {
 # Of models, and of the baseline that is trained; settings may differ by them.
 _Families: TypeAlias = Literal[(*get_args(Family), "cnn")]  # type: ignore[valid-type]
 _EqtlColumns: TypeAlias = Literal[tuple(EQTL_COLUMNS)]  # type: ignore[valid-type]
+_VepColumns: TypeAlias = Literal[
+    "label", "positive", "negative", "exclude", "frequency", "splice_distance", "group", "chrom", "pos", "ref", "alt"
+]
+_VEP_METRICS: Final = tuple(metric + by for metric in ("auroc", "auprc") for by in ("", BY_CHROM))
 _Protocols: TypeAlias = Literal[PROTOCOLS]  # type: ignore[valid-type]
 _Count = Annotated[int, Field(ge=1)]
 
@@ -90,8 +94,15 @@ class EqtlSuite(Settings):
     length: int = 2048
 
 
+class VepSuite(Settings):
+    """A table of labelled variants, for `mutbert bench vep`."""
+
+    columns: dict[_VepColumns, str | tuple[str, ...]]  # as the options of the same names
+    probe: bool = False  # compare a linear probe of each model's embeddings too
+
+
 class Suite(Settings):
-    """A suite of tasks, of labelled sequences or, with `eqtl`, of variants."""
+    """A suite of tasks, of labelled sequences or, with `eqtl`, of variants; or, with `vep`, one table of variants."""
 
     version: Literal[1]  # of the form of this file
     name: Annotated[str, Field(pattern="^[^/]+$")]
@@ -104,19 +115,25 @@ class Suite(Settings):
     tasks: tuple[Task, ...] = ()
     protocols: dict[_Protocols, Protocol] = {}
     eqtl: EqtlSuite | None = None
-    # What the paper reports for a model, `name` here: the suite's metric, averaged over its tasks.
-    paper: tuple[dict[Literal["model", "name", "value", "parameters"], Any], ...] = ()
+    vep: VepSuite | None = None
+    # What the paper reports for a model, `name` here: the suite's metric, over all tasks, or for a `score` with `vep`.
+    paper: tuple[dict[Literal["model", "name", "value", "parameters", "score"], Any], ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        last = "score" if self.vep else "parameters"
+        for row in self.paper:
+            if not {"model", "name", "value", last} <= row.keys() or not isinstance(row["value"], float | int):
+                raise ValueError(f"paper: {row}: a row has a model, its name, its value and its {last}")
+        if self.vep:
+            if self.metric not in _VEP_METRICS:
+                raise ValueError(f"metric is {self.metric!r}; variants are compared by {', '.join(_VEP_METRICS)}")
+            return self
         names = [task.name for task in self.grid.tasks]
         if not names or not self.grid.protocols:
             raise ValueError("has no tasks or no protocols; add at least one of each")
         if len(set(names)) < len(names):
             raise ValueError(f"task {max(names, key=names.count)} comes twice")
-        for row in self.paper:
-            if len(row) < 4 or not isinstance(row["value"], float | int):
-                raise ValueError(f"paper: {row}: a row has a model, its name, its value and its parameters")
         own = [(f"task {task.name}: ", task.metric or self.metric, task.problem) for task in self.tasks]
         for prefix, metric, problem in own if self.eqtl is None else [("", self.metric, "binary")]:
             known = set(metric_names("multiclass" if problem == "token" else problem)) - LOWER_IS_BETTER
@@ -129,6 +146,11 @@ class Suite(Settings):
         if not {"train", "test"} <= self.splits.keys() or len(set(self.splits.values())) < len(self.splits):
             raise ValueError("splits: name train and test, each differently")
         return self
+
+    @model_serializer(mode="wrap")
+    def _dump(self, values: Any) -> dict[str, Any]:
+        """Return the suite without `vep` where it has none, as earlier versions wrote it."""
+        return {name: value for name, value in values(self).items() if name != "vep" or value}
 
     @property
     def grid(self) -> Any:

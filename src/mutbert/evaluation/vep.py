@@ -4,7 +4,7 @@ The folder has ``vep.json``, all numbers and their origin; ``scores.parquet``, a
 predictors; ``table.csv``, the numbers; and ``report.html``. Shape suffixes: A alleles, F fields of a scorer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +17,10 @@ from mutbert.effects.scores import Scorer, ScoreSettings, TokenScorer, open_scor
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
-from mutbert.evaluation import vep_predictors, vep_table
-from mutbert.evaluation.vep_predictors import Row
+from mutbert.evaluation import vep_predictors, vep_probe, vep_table
+from mutbert.evaluation.cells import HUB, task_file
+from mutbert.evaluation.suites import Suite, load_suite
+from mutbert.evaluation.vep_predictors import Predictor, Row
 from mutbert.evaluation.vep_table import VARIANT_COLUMNS, VepColumns
 from mutbert.files import atomic_directory, check_output, write_json
 from mutbert.genome.store import ProbabilisticGenome
@@ -27,7 +29,8 @@ from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar
 from mutbert.reports.page import METRIC_NAMES
 from mutbert.reports.vep import RESULT, SCORES, write_page_of
-from mutbert.scoring.resampling import INTERVAL_METHOD
+from mutbert.scoring.metrics import BY_CHROM
+from mutbert.scoring.resampling import BLOCK_METHOD, INTERVAL_METHOD
 from mutbert.settings import listed
 from mutbert.training.folder import provenance_of
 
@@ -44,10 +47,11 @@ _REASONS: Final = {
 
 
 def evaluate_variant_effects(
-    models: Model | Sequence[Model], genome: str | Path | ProbabilisticGenome, variants: str | Path, output: str | Path,
-    *, columns: VepColumns, settings: ScoreSettings | None = None, surroundings: str = "reference",
-    direction: str | None = None, resamples: int = 1000, seed: int = 0, trust_remote_code: bool = False,
-    force: bool = False, progress: bool = False,
+    models: Model | Sequence[Model], genome: str | Path | ProbabilisticGenome, variants: str | Path | None,
+    output: str | Path, *, columns: VepColumns | None = None, suite: str | Path | None = None,
+    settings: ScoreSettings | None = None, surroundings: str = "reference", direction: str | None = None,
+    probe: bool = False, resamples: int = 1000, seed: int = 0, trust_remote_code: bool = False, force: bool = False,
+    progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure how well a model's scores predict labels of variants, next to trivial baselines.
 
@@ -58,13 +62,16 @@ def evaluate_variant_effects(
         loaded model; one or a sequence. Those that read tokens have the scores of
         `mutbert.effects.scores.TokenScorer`.
     genome, variants, output
-        The store of the variants' assembly; CSV, TSV, Parquet, VCF or BCF, or ``hf://...``, positions 1-based; the
-        folder to make.
-    columns, settings, surroundings
-        The meaning of columns or INFO fields; how alleles are scored; ``reference`` or ``population`` around variants.
+        The store of the variants' assembly; CSV, TSV, Parquet, VCF or BCF, or ``hf://...``, positions 1-based, or of a
+        suite a folder with its files, by default the Hub's; the folder to make.
+    columns, suite, settings, surroundings
+        The meaning of columns or INFO fields; a shipped suite (traitgym-mendelian, traitgym-complex or clinvar) or a
+        YAML file, for columns and the metric; how alleles are scored; ``reference`` or ``population`` around variants.
     direction
         Positive variants are ``damaging``, what a model finds unusual, or ``tolerated``, what it finds usual;
         ``either`` turns each predictor to where it is better. By default damaging for two classes, else either.
+    probe
+        Compare a linear probe of each model's embeddings too, which learns labels of other chromosomes.
     resamples, seed, trust_remote_code, force, progress
         Resamples of intervals and p-values; the same seed results in the same files; run code that comes with a
         checkpoint; replace the folder; show progress on standard error.
@@ -88,9 +95,12 @@ def evaluate_variant_effects(
     """
     folder, draws = Path(output), {"resamples": resamples, "seed": seed}
     _check_options(surroundings, direction, resamples, seed)
+    known = None if suite is None else load_suite(suite)
+    variants, columns = _table_of(known, variants, columns or VepColumns())
     named = _named(listed(models))
     check_output(folder, force=force, directory=True, inputs=[genome, variants, *named.values()])
     table, source, problem, classes = vep_table.read_labelled(variants, columns)
+    metrics = tuple(dict.fromkeys([*([known.metric] if known else []), *vep_predictors.METRICS[problem]]))
     if problem != "binary" and direction not in {None, "either"}:
         raise InputError(f"direction is {direction}, which is for two classes; leave it out")
     direction = direction or ("damaging" if problem == "binary" else "either")
@@ -105,22 +115,21 @@ def evaluate_variant_effects(
     counts, used = _counts(table, shortest.settings.longest), table.filter(pl.col("reason").is_null())
     _check_targets(source.place, used["target"], problem, classes, counts["not_used"])
     alleles, context = alleles[used["row"].to_numpy()], max(scorer.context for scorer in scorers.values())
-    predictors = dict[str, Any]()
-    with progress_bar("scoring", len(scorers) * len(alleles), unit="alleles", show=progress) as advance:
-        for name, scorer in scorers.items():
-            score_AF = scorer.score(alleles, advance).astype(np.float64)
-            predictors |= vep_predictors.of_model(name, scorer, alleles, score_AF)
+    labels = (used["target"], problem, metrics[0]) if probe or (known and known.vep and known.vep.probe) else None
+    predictors, why = _predictors(scorers, alleles, labels, progress)
     baselines, lacking = vep_predictors.trivial(store, alleles, used, problem, context)
     predictors |= baselines
     values = {name: np.where(np.isfinite(one.values), one.values, np.nan) for name, one in predictors.items()}
-    used = used.with_columns(pl.Series(name, value_A, nan_to_null=True) for name, value_A in values.items())
+    columns_A = [pl.Series(name, value_A, nan_to_null=True) for name, value_A in values.items()]
+    used = used.with_columns(*columns_A, contig=alleles.contig_A)
     with progress_bar("resampling", 1, show=progress) as advance:
-        parts, more = vep_predictors.measure(used, predictors, problem, classes, direction, draws, advance)
+        parts, more = vep_predictors.measure(used, predictors, problem, classes, direction, metrics, draws, advance)
     numbers = _table(parts)
     result = {
         "kind": "vep", "version": 2, "name": Path(source.place).name, "problem": problem, "classes": list(classes),
-        "metrics": list(vep_predictors.METRICS[problem]), "direction": direction, **counts,
-        "notes": [*_notes(table, columns, parts, numbers), *lacking, *more], "intervals": INTERVAL_METHOD,
+        "metrics": list(metrics), "direction": direction, **counts,
+        "notes": [*_notes(table, columns, parts, numbers), *lacking, *why, *more],
+        "intervals": INTERVAL_METHOD + BLOCK_METHOD * metrics[0].endswith(BY_CHROM),
         "predictors": {name: {"model": one.model, "description": one.description} for name, one in predictors.items()},
         "parts": parts,
         "provenance": {
@@ -128,6 +137,7 @@ def evaluate_variant_effects(
             "models": {name: _identity(one, shortest) for name, one in scorers.items()}, "surroundings": surroundings,
             **draws, **provenance_of([store]),
         },
+        **({"suite": known.model_dump(mode="json", include={"name", "title", "source", "paper"})} if known else {}),
     }  # fmt: skip
     whole = pl.concat([used, table.filter(pl.col("reason").is_not_null())], how="diagonal").sort("row")
     shown = [*VARIANT_COLUMNS, "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
@@ -137,6 +147,23 @@ def evaluate_variant_effects(
         write_json(partial / RESULT, result)
         write_page_of(partial)
     return result
+
+
+def _table_of(
+    suite: Suite | None, variants: str | Path | None, columns: VepColumns
+) -> tuple[str | Path, VepColumns]:  # fmt: skip
+    """Return the table and its columns: of a suite those that are not given, from a folder or the Hub."""
+    if suite is None:
+        if variants is None:
+            raise InputError("there are no variants; add --variants FILE, or --suite NAME")
+    elif suite.vep is None:
+        raise InputError(f"suite {suite.name}: is none of labelled variants; use mutbert bench run")
+    else:
+        root = str(variants or suite.source.replace("https://huggingface.co/", HUB) or ".")
+        variants = task_file(suite, root, "", "test") or root
+        named: Any = {**suite.vep.columns, **{name: value for name, value in asdict(columns).items() if value}}
+        columns = VepColumns(**named)
+    return variants, columns
 
 
 def _check_options(surroundings: str, direction: str | None, resamples: int, seed: int) -> None:
@@ -159,6 +186,21 @@ def _open(
                 raise InputError(f"{name}: reads tokens, not allele frequencies; use --surroundings reference")
             return TokenScorer(encoder, genome, settings)
     return open_scorer(model, genome, surroundings=surroundings, settings=settings)
+
+
+def _predictors(
+    scorers: Mapping[str, Scorer], alleles: Alleles, labels: tuple[pl.Series, str, str] | None, show: bool
+) -> tuple[dict[str, Predictor], list[str]]:
+    """Return models' predictors, with labels for `vep_probe.probe` their probes too, and notes."""
+    found, notes, total = dict[str, Predictor](), list[str](), (1 + bool(labels)) * len(scorers) * len(alleles)
+    with progress_bar("scoring", total, unit="alleles", show=show) as advance:
+        for name, scorer in scorers.items():
+            score_AF = scorer.score(alleles, advance).astype(np.float64)
+            found |= vep_predictors.of_model(name, scorer, alleles, score_AF)
+            if labels:
+                probe, why = vep_probe.probe(name, scorer, alleles, *labels, advance)
+                found, notes = found | probe, notes + why
+    return found, notes
 
 
 def _named(models: Sequence[Model]) -> dict[str, Model]:

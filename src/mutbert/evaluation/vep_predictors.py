@@ -5,7 +5,7 @@ all scored; K classes of changes; B alleles read at once, L window; C variants o
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +20,7 @@ from mutbert.effects.scores import Scorer
 from mutbert.encoders.inputs import place_windows, read_windows
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import Advance, scaled
-from mutbert.scoring.metrics import evaluate
+from mutbert.scoring.metrics import BY_CHROM, evaluate
 from mutbert.scoring.resampling import TaskScores, difference, holm, interval
 
 Row = dict[str, Any]  # as in ``vep.json``
@@ -50,7 +50,7 @@ class Predictor(NamedTuple):
 
     model: str  # empty for a trivial baseline
     description: str
-    extreme: int  # -1 where low values suggest an effect, 1 where high ones do
+    extreme: int  # -1 where low values suggest an effect, 1 where high ones do; 0 of one that learnt what is positive
     values: Float64
     applies: Callable[[set[int]], bool] = bool  # whether it is compared among variants of these kinds
 
@@ -106,7 +106,7 @@ def trivial(
         else:
             model = f"{'logistic' if problem == 'binary' else 'ridge'} regression on {len(CHANGES)} classes of changes"
             words = f"{model}, each of {int(fold_A.max()) + 1} parts ({by}) from the others"
-            found["substitution class"] = Predictor("", words, 1, learnt_A)
+            found["substitution class"] = Predictor("", words, 0, learnt_A)
     words = f"share of G and C in {context:,} bases around"
     found["GC content"] = Predictor("", words, 1, gc(genome, alleles, context))
     if "splice" in variants:
@@ -211,15 +211,18 @@ def split_parts(variants: pl.DataFrame) -> tuple[list[tuple[str, pl.DataFrame]],
 
 def measure(
     variants: pl.DataFrame, predictors: Mapping[str, Predictor], problem: str, classes: tuple[str, ...], direction: str,
-    draws: Mapping[str, int], advance: Advance,
+    metrics: Sequence[str], draws: Mapping[str, int], advance: Advance,
 ) -> tuple[list[Row], list[str]]:  # fmt: skip
-    """Return every part as ``vep.json`` has it, and notes; of several classes, each is compared with all others."""
+    """Return every part as ``vep.json`` has it, and notes; of several classes, each is compared with all others.
+
+    The first of `metrics` decides and is compared; a column ``contig`` has the blocks of those by chromosome.
+    """
     targets = {classes[-1]: pl.col("target")}
     if problem == "multiclass":
         problem = "binary"
         targets = {name: (pl.col("target") == index).cast(pl.Float64) for index, name in enumerate(classes)}
     split, notes = split_parts(variants)
-    how = problem, direction, draws, scaled(advance, 1 / len(split) / len(targets))
+    how = problem, direction, metrics, draws, scaled(advance, 1 / len(split) / len(targets))
     parts = [
         {"name": name, "target": target} | _measure(inside.with_columns(target=values), predictors, target, *how)
         for (name, inside), (target, values) in product(split, targets.items())
@@ -229,14 +232,14 @@ def measure(
 
 def _measure(
     inside: pl.DataFrame, predictors: Mapping[str, Predictor], target: str, problem: str, direction: str,
-    draws: Mapping[str, int], advance: Advance,
+    metrics: Sequence[str], draws: Mapping[str, int], advance: Advance,
 ) -> Row:  # fmt: skip
     """Return the counts and rows of a part."""
     kinds = {int(KIND_NAMES[name]) for name in inside["kind"].unique()}
     distinct = {name: inside[name].drop_nulls().n_unique() for name, one in predictors.items() if one.applies(kinds)}
     # A baseline that is the same everywhere, as the order of substitutions is among indels, is not compared.
     chosen = [name for name, count in distinct.items() if count > (not predictors[name].model)]
-    binary, first = problem == "binary", METRICS[problem][0]
+    binary, first, usual = problem == "binary", metrics[0], METRICS[problem][0]
     inside = inside.with_columns(pl.col("target").cast(pl.Int64 if binary else pl.Float64))
     common = inside.drop_nulls(chosen) if chosen else inside
     labels = common["target"].to_numpy()
@@ -252,27 +255,34 @@ def _measure(
         return part
     scores: dict[str, TaskScores] = {}
     for name in chosen:
-        raw_C, own = common[name].to_numpy(), inside.drop_nulls(name)
-        turn = predictors[name].extreme * (-1 if direction == "tolerated" else 1)
+        own = inside.drop_nulls(name)
+        turn = predictors[name].extreme * (-1 if direction == "tolerated" else 1) or 1
         if direction == "either":
-            turn = -1 if evaluate(problem, labels, raw_C, [first])[first] < (0.5 if binary else 0) else 1
+            found = evaluate(problem, labels, common[name].to_numpy(), [usual])[usual]
+            turn = -1 if found < (0.5 if binary else 0) else 1
         row: Row = {"predictor": name, "model": predictors[name].model, "end": "low" if turn < 0 else "high"}
-        for metric in METRICS[problem]:
-            one = TaskScores(problem, metric, labels, [turn * raw_C])
+        for metric in metrics:
+            one = _task_scores(common, name, turn, problem, metric)
             scores.setdefault(name, one)
             value, low, high = interval([one], **draws).values()
             if not binary and turn < 0:
                 # A correlation is that of the values as they are, with its sign.
                 value, low, high = -value, -high, -low
             row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
-        values = own[name].to_numpy() * (turn if binary else 1)
-        row["alone"] = evaluate(problem, own["target"].to_numpy(), values, [first])[first]
+        row["alone"] = _task_scores(own, name, turn if binary else 1, problem, first).value
         part["rows"].append(row | {"missing": len(inside) - len(own)})
         advance(0.5 / len(chosen))
     part["comparison"] = _compare(part["rows"], scores, first, draws, advance)
     for row in part["rows"]:
         row |= {key: None for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
     return part
+
+
+def _task_scores(variants: pl.DataFrame, name: str, turn: int, problem: str, metric: str) -> TaskScores:
+    """Return a metric of a predictor, turned, prepared for intervals."""
+    blocks = variants["contig"].to_numpy() if metric.endswith(BY_CHROM) else None
+    labels, scores = variants["target"].to_numpy(), [turn * variants[name].to_numpy()]
+    return TaskScores(problem, metric.removesuffix(BY_CHROM), labels, scores, blocks)
 
 
 def _compare(

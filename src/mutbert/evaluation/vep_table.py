@@ -63,8 +63,6 @@ class VepColumns:
 
     def __post_init__(self) -> None:
         list_fields(self)
-        if (self.label is None) == (self.effect is None):
-            raise InputError("use either --label, a column of classes, or --effect, a column of numbers")
         if self.effect is not None and (self.positive or self.negative or self.exclude):
             raise InputError("--positive, --negative and --exclude name values of --label; --effect has numbers")
         if self.negative and not self.positive:
@@ -96,6 +94,8 @@ def read_labelled(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame,
     Names are of the negative and the positive class, of several, or of the number. Of a VCF, columns are INFO fields:
     with ``Number=A`` or ``R`` each alternate allele has its own value; a flag is 1 or 0.
     """
+    if (columns.label is None) == (columns.effect is None):
+        raise InputError("use either --label, a column of classes, or --effect, a column of numbers")
     is_vcf = str(place).lower().endswith((".vcf", ".vcf.gz", ".vcf.bgz", ".bcf"))
     read = _from_vcf if is_vcf else _from_table
     frame, texts, source = read(place, columns)

@@ -194,9 +194,29 @@ def _lines_of(frame: pl.DataFrame, kind: str) -> bytes:
 
 
 def summarise_genome(genome: ProbabilisticGenome) -> dict[str, Any]:
-    """Return the numbers of a genome by name, and in a frame of its `contigs`; spectra are counts of alternate alleles.
+    """Return the numbers of a genome by name, as ``mutbert genome inspect`` shows them.
 
-    Bins are open below. Diversity is the mean heterozygosity 1 - Σ p² of known bases (Nei 1973, PNAS 70:3321).
+    Parameters
+    ----------
+    genome : ProbabilisticGenome
+        An opened store.
+
+    Returns
+    -------
+    dict
+        A frame of its `contigs`, and numbers of the whole. Spectra are counts of alternate alleles, in bins that are
+        open below. Diversity is the mean heterozygosity 1 - Σ p² of known bases (Nei 1973, PNAS 70:3321).
+
+    Raises
+    ------
+    OSError
+        A store that was removed since it was opened.
+
+    Examples
+    --------
+    >>> genome = mutbert.ProbabilisticGenome.open("population.genome")
+    >>> mutbert.summarise_genome(genome)["variants"]
+    36
     """
     alleles_U = np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
     counts = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])

@@ -74,6 +74,14 @@ class ProbabilisticGenome:
         counts = f"contigs {len(self.contigs)}, bases {bases:,}, variants {variants:,}"
         return f"<{type(self).__name__} {str(self.path)!r}: {counts}>"
 
+    def _repr_html_(self) -> str:
+        # Reading a window takes no polars.
+        from mutbert.tables import notebook_html
+
+        rows = ((one.name, one.length, one.variants[1] - one.variants[0]) for one in self.contigs.values())
+        columns = ("contig", "bases", "variants")
+        return notebook_html(repr(self), [dict(zip(columns, row, strict=True)) for row in rows])
+
     def __getitem__(self, place: str | tuple[str, slice]) -> Float32:
         """Return `frequencies` of ``"chr22:101-200"`` (1-based, both ends), ``"chr22"``, or ``"chr22", 100:200``."""
         if isinstance(place, str):

@@ -3,8 +3,6 @@
 Shape suffixes: P positions, W windows, N passes, L length in bases, E edits, S spans, 4 bases in the order A, C, G, T.
 """
 
-import errno
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -13,27 +11,25 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import pysam
 
 import mutbert
 from mutbert import alphabet
 from mutbert.arrays import Float32, Int64, UInt8, list_ranges
 from mutbert.encoders.inputs import MASKED, place_windows, read_windows
 from mutbert.errors import InputError, require
-from mutbert.files import atomic_file, check_output, free_space, sha256_of
+from mutbert.files import atomic_file, check_output, sha256_of
 from mutbert.genome.sources import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.classifier import WindowClassifier, open_classifier
 from mutbert.inference.parts import parts_folder, run_parts, was_stopped
+from mutbert.inference.track_files import TRACK_FORMATS, check_bigwig, write_track
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import Advance, progress_bar, scaled
 from mutbert.regions import Region, merge_regions, read_bed
 from mutbert.settings import listed
 
 TRACKS: Final = ("entropy", "reference_probability", "best_alternate_llr")
-_BIGWIG: Final = (".bw", ".bigwig")
-_SUFFIXES: Final = (".bedgraph.gz", ".bedgraph", *_BIGWIG)
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def score_bases(base_P: UInt8, logit_P4: Float32) -> pl.DataFrame:
 
 def mutate_region(
     model: str | Path | MutBertForMaskedLM, output: str | Path, *,
-    genome: str | Path | ProbabilisticGenome | None = None, sequence: str | Path | None = None,
+    genome: str | Path | ProbabilisticGenome | None = None, fasta: str | Path | None = None,
     region: str | Region | None = None, surroundings: str = "reference", person_vcf: str | Path | None = None,
     sample: str | None = None, settings: PredictionSettings | None = None, force: bool = False, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
@@ -157,7 +153,7 @@ def mutate_region(
         ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were no other
         token; ``entropy`` of these, in nats. Of a classifier ``delta_LABEL_A`` to ``delta_LABEL_T``, as
         `score_variants` has them. NaN where there is none.
-    genome, sequence, region : optional
+    genome, fasta, region : optional
         The store that the region is in; a FASTA instead, such as of a designed sequence; the region, such as
         ``chr22:101-200``, 1-based and inclusive, which a FASTA of one record may go without.
     surroundings, person_vcf, sample, settings, force, progress : optional
@@ -184,13 +180,13 @@ def mutate_region(
     if output.suffix != ".parquet":
         raise InputError(f"{output}: the table is Parquet; give a name that ends in .parquet")
     require("pyarrow")
-    check_output(output, force=force, inputs=(model, genome, sequence, person_vcf))
-    if sequence is not None and (surroundings != "reference" or sample or person_vcf):
-        raise InputError(f"{sequence}: a sequence has no population; leave surroundings, sample and person_vcf out")
-    if (genome is None) == (sequence is None):
+    check_output(output, force=force, inputs=(model, genome, fasta, person_vcf))
+    if fasta is not None and (surroundings != "reference" or sample or person_vcf):
+        raise InputError(f"{fasta}: a sequence has no population; leave surroundings, sample and person_vcf out")
+    if (genome is None) == (fasta is None):
         raise InputError("give either a genome (--genome) and a region of it (--region), or a FASTA (--fasta)")
-    if sequence is not None:
-        genome = ProbabilisticGenome.from_sequences(read_fasta(Path(sequence)), sequence)
+    if fasta is not None:
+        genome = ProbabilisticGenome.from_sequences(read_fasta(Path(fasta)), fasta)
         region = region or (next(iter(genome.lengths)) if len(genome.lengths) == 1 else None)
     elif not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(str(genome))
@@ -214,7 +210,7 @@ def mutate_region(
     table = table.hstack(scores.select(pl.exclude("base", "reference_probability", "best_alternate_llr")))
     metadata = {
         "mutbert_mutagenesis": "2", "region": str(place), "model": run.model_name(model),
-        "surroundings": "sequence" if sequence is not None else surroundings, "context": str(predictor.context),
+        "surroundings": "sequence" if fasta is not None else surroundings, "context": str(predictor.context),
         "strands": str(predictor.settings.strands), **({} if sample is None else {"sample": sample}),
     }  # fmt: skip
     from pyarrow import parquet
@@ -287,15 +283,14 @@ def write_tracks(
         check_output(path, force=resumes, inputs=(model, genome, bed, person_vcf))
     genome = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     lengths, names = genome.lengths, list(genome.lengths)
-    if output.suffix.lower() in _BIGWIG and len(lengths) >= 1 << 16:
-        raise InputError(f"{output}: a bigWig counts contigs by two bytes, up to 65,535; write .bedgraph.gz")
+    check_bigwig(output, lengths)
     if bed is not None and regions:
         raise InputError(f"{bed}: regions are given as well as a BED file; give one or the other")
     asked = read_bed(Path(bed), lengths) if bed else [Region.parse(str(one), lengths) for one in regions or lengths]
     merged = merge_regions(asked, names)
     contigs, bases = {region.contig for region in merged}, sum(map(len, merged))
     span_S3 = np.array([(names.index(region.contig), region.start, region.end) for region in merged], dtype=np.int64)
-    if not (known := _known_bases(genome, span_S3)):
+    if not (known := known_bases(genome, span_S3)):
         raise InputError(f"{output}: all {bases:,} bases that are asked for are N, so there is nothing to write")
     around = run.open_surroundings(genome, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
     predictor = BasePredictor(model, around.genome, settings)
@@ -320,15 +315,17 @@ def write_tracks(
             scores.select(*located, "base", *outputs).write_parquet(path)
 
         chunks = enumerate(_chunks(span_S3, stride, predictor.windows_at_once(mask_every)))
-        parts = run_parts(folder, chunks, compute, skipped=lambda one: advance(_known_bases(genome, one)))
+        parts = run_parts(folder, chunks, compute, skipped=lambda one: advance(known_bases(genome, one)))
+        named = pl.col("contig").replace_strict(dict(enumerate(names)), return_dtype=pl.String)
+        scans = [pl.scan_parquet(part).with_columns(named) for part in parts]
         with ExitStack() as stack:
             for track, path in outputs.items():
-                _write(stack.enter_context(atomic_file(path, force=force)), parts, track, lengths)
+                write_track(stack.enter_context(atomic_file(path, force=force)), scans, track, lengths)
         counts = {"contigs": len(contigs), "bases": bases, **_unscored(pl.scan_parquet(parts))}
     return {"outputs": outputs, **counts, "differing": around.count_differing(merged), "not_used": around.not_used}
 
 
-def _known_bases(genome: ProbabilisticGenome, span_S3: Int64) -> int:
+def known_bases(genome: ProbabilisticGenome, span_S3: Int64) -> int:
     """Return how many bases of spans, (S, 3), are not N, each of which takes a model's time."""
     names = list(genome.lengths)
     return sum(int(np.diff(genome.known_runs(names[number], *ends)).sum()) for number, *ends in span_S3.tolist())
@@ -336,12 +333,11 @@ def _known_bases(genome: ProbabilisticGenome, span_S3: Int64) -> int:
 
 def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
     """Return the file of each track."""
-    length = next((len(suffix) for suffix in _SUFFIXES if output.name.lower()[1:].endswith(suffix)), 0)
+    length = next((len(suffix) for suffix in TRACK_FORMATS if output.name.lower()[1:].endswith(suffix)), 0)
     if not length:
-        raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_SUFFIXES)}")
+        raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(TRACK_FORMATS)}")
     if not tracks or not set(tracks) <= set(TRACKS):
         raise InputError(f"tracks are {', '.join(tracks) or 'none'}; give some of {', '.join(TRACKS)}")
-    require("pyBigWig" if output.suffix.lower() in _BIGWIG else "polars")
     if len(set(tracks)) == 1:
         return {tracks[0]: output}
     return {track: output.with_name(f"{output.name[:-length]}.{track}{output.name[-length:]}") for track in tracks}
@@ -357,44 +353,3 @@ def _chunks(span_S3: Int64, stride: int, most: int) -> Iterator[Int64]:
         cut_S = (start_S // stride + first - before_S) * stride
         begin_S, until_S = np.clip([cut_S, cut_S + most * stride], start_S, end_S)
         yield np.column_stack([span_S3[:, 0], begin_S, until_S])[begin_S < until_S]
-
-
-def _write(path: Path, parts: Sequence[Path], track: str, lengths: Mapping[str, int]) -> None:
-    """Write a track's values in the format of the suffix; bases without one are left out."""
-    contig = pl.col("contig").replace_strict(dict(enumerate(lengths)), return_dtype=pl.String)
-    position = pl.col("position")
-    columns = contig, position, (position + 1).alias("end"), pl.col(track)
-    scans = [pl.scan_parquet(part).filter(pl.col(track).is_not_nan()).select(columns) for part in parts]
-    if path.suffix.lower() in _BIGWIG:
-        _write_bigwig(path, scans, lengths)
-        return
-    with pysam.BGZFile(str(path), "wb") if path.suffix.lower() == ".gz" else path.open("wb") as file:
-        file.write(f'track type=bedGraph name="{track}"\n'.encode())
-        for scan in scans:
-            # Each number is the shortest that is read as the same float32.
-            file.write(scan.collect().write_csv(include_header=False, separator="\t").encode())
-
-
-def _write_bigwig(path: Path, scans: Sequence[pl.LazyFrame], lengths: Mapping[str, int]) -> None:
-    """Write contig, position, end and value as bigWig; raise OSError where the file does not hold them."""
-    import pyBigWig
-
-    def runs(most_bytes: int = 0) -> Iterator[tuple[str, int, Float32]]:
-        for frame in (scan.collect() for scan in scans):
-            # On a full disk the library reports success, or never returns.
-            if free_space(path) < most_bytes * (len(frame) + len(lengths) + (1 << 14)):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            # Of adjacent bases, positions less row numbers are equal.
-            key = pl.col("position") - pl.int_range(pl.len())
-            for (name, _), rows in frame.group_by("contig", key, maintain_order=True):
-                yield str(name), rows["position"][0], rows[:, 3].to_numpy()
-
-    with pyBigWig.open(str(path), "w") as file:
-        file.addHeader(list(lengths.items()))
-        for name, start, value_P in runs(64):
-            file.addEntries(name, start, values=value_P, span=1, step=1)
-    with pyBigWig.open(str(path)) as file:
-        read = file.values
-        same = (np.array_equal(read(name, at, at + len(one), numpy=True), one) for name, at, one in runs())
-        if file.chroms() != lengths or not all(same):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -193,6 +193,10 @@ def run_batches(
 def _split(order: Int64, length_N: Int64, most: int, *, alike: bool) -> Iterator[Int64]:
     """Yield batches of at most so many inputs, in order of length: half padding at most, or none where all is alike."""
     first, tokens = 0, 0
+    if len(order) and (least := int(length_N[order[0]])) == length_N[order[-1]]:
+        size = max(min(most, _TOKENS // max(least, 1)), 1)
+        yield from np.split(order, range(size, len(order), size))
+        return
     for end, length in enumerate(length_N[order].tolist()):
         size, tokens = (end + 1 - first) * length, tokens + length
         if end > first and (end - first == most or size > min(_TOKENS, tokens if alike else 2 * tokens)):
@@ -210,6 +214,7 @@ class Queries(NamedTuple):
     row_S: Int64 = NO_ROWS
     begin_S: Int64 = NO_ROWS
     end_S: Int64 = NO_ROWS
+    layers: Sequence[int] = ()  # whose states are concatenated, from 0, the embedding layer; by default the last
 
 
 class Results(NamedTuple):
@@ -229,15 +234,19 @@ def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Quer
             length_B = windows.length_N[rows]
             column_T = length_B[local_T] - 1 - column_T
             begin_S, end_S = length_B[local_S] - end_S, length_B[local_S] - begin_S
-        hidden_BLD = model.bert(**batch_of(windows, rows, model, reverse=reverse)).last_hidden_state
+        batch, layers = batch_of(windows, rows, model, reverse=reverse), queries.layers
+        outputs = model.bert(**batch, output_hidden_states=bool(layers))
+        hidden_BLD = outputs.last_hidden_state
+        states_BLD = torch.cat([outputs.hidden_states[one] for one in layers], dim=2) if layers else hidden_BLD
         with torch.autocast(model.device.type, enabled=False):
             at = tuple(torch.from_numpy(one).to(model.device) for one in (local_T, column_T + 1))
             logit_T4 = model.cls(hidden_BLD[at].to(model.dtype)).float()[:, alphabet.BASE_IDS]
-            state_SD = _span_means(hidden_BLD, local_S, begin_S + 1, end_S + 1)
+            state_SD = _span_means(states_BLD, local_S, begin_S + 1, end_S + 1)
         return [logit_T4.flip(1) if reverse else logit_T4, state_SD]
 
     logit_T4 = np.zeros((len(queries.row_T), len(alphabet.BASES)), dtype=np.float32)
-    state_SD = np.zeros((len(queries.row_S), int(model.config.hidden_size)), dtype=np.float32)
+    width = int(model.config.hidden_size) * max(len(queries.layers), 1)
+    state_SD = np.zeros((len(queries.row_S), width), dtype=np.float32)
     if len(windows):
         order, found = run_batches(model, windows.length_N, predict, **settings)
         logit_T4[find_members(queries.row_T, order)[1]], state_SD[find_members(queries.row_S, order)[1]] = found
@@ -246,6 +255,8 @@ def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Quer
 
 def _span_means(hidden_BLD: torch.Tensor, row_S: Int64, begin_S: Int64, end_S: Int64) -> torch.Tensor:
     """Return the mean states of spans, in float32, by one matrix product a window."""
+    if not len(row_S):
+        return hidden_BLD.new_zeros((0, hidden_BLD.shape[2]))
     batch, length = hidden_BLD.shape[:2]
     # The spans of a window are the rows of its matrix, as many as the window with the most spans has.
     count_B = np.bincount(row_S, minlength=batch)

@@ -15,7 +15,7 @@ from .configuration_mutbert import MutBertConfig
 
 
 def rotary_tables(config: MutBertConfig, length: int, tokens_B1: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of the angles by which queries and keys turn, float32 (B or 1, L, 1, K/2).
+    """Return cosines and sines of the angles by which queries and keys turn, float32 (B or 1, L, H, K), as in `rotate`.
 
     At position m, feature pair i of K/2 turns by ``m · base^(−2i/K)`` (Su et al. 2021, RoFormer, arXiv 2104.09864,
     eq. 15), base being `rope_theta`. With a scaling factor f, *linear* divides positions by f (Chen et al. 2023,
@@ -33,15 +33,18 @@ def rotary_tables(config: MutBertConfig, length: int, tokens_B1: Tensor) -> tupl
         base_B1 = base_B1 * stretch_B1.clamp(min=1) ** (size / (size - 2))
     exponent_K = torch.arange(0, size, 2, device=base_B1.device, dtype=torch.float32) / size
     angle_BLK = position_1L[..., None] / base_B1[..., None] ** exponent_K
-    return angle_BLK.cos()[:, :, None], angle_BLK.sin()[:, :, None]
+    cosine_BLK, sine_BLK = angle_BLK.cos(), angle_BLK.sin()
+    tables = torch.cat((cosine_BLK, cosine_BLK), -1), torch.cat((-sine_BLK, sine_BLK), -1)
+    # Of all heads, so that they are multiplied in one run over memory.
+    first, second = (x[:, :, None].expand(-1, -1, config.num_attention_heads, -1).contiguous() for x in tables)
+    return first, second
 
 
 def rotate(x_BLHK: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Return queries or keys turned by their positions, in float32; features i and i + K/2 are a pair."""
     cosine, sine = rotary
-    first, second = x_BLHK.chunk(2, dim=-1)
-    turned_BLHK = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
-    return turned_BLHK.to(x_BLHK.dtype)
+    swapped_BLHK = torch.cat(x_BLHK.chunk(2, dim=-1)[::-1], dim=-1)
+    return (x_BLHK * cosine + swapped_BLHK * sine).to(x_BLHK.dtype)
 
 
 class MutBertDropout(nn.Dropout):

@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator
 from mutbert.files import atomic_file, check_output
 from mutbert.reports import plots
 from mutbert.reports.page import counted, write_page
+from mutbert.tables import notebook_html
 
 Row = dict[str, Any]
 
@@ -42,6 +43,9 @@ class BenchmarkReport(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: scores {len(self.scores):,}, failures {len(self.failures):,}>"
+
+    def _repr_html_(self) -> str:
+        return notebook_html(repr(self), self.averages)
 
 
 @plots.style()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 METRIC_NAMES: Final = {
     "mcc": "MCC", "accuracy": "accuracy", "f1": "F1", "precision": "precision", "recall": "recall", "auroc": "AUROC",
     "auprc": "AUPRC", "pearson": "Pearson correlation", "spearman": "Spearman correlation", "r2": "R²",
-    "mse": "mean squared error",
+    "mse": "mean squared error", "auroc_by_chrom": "AUROC by chromosome", "auprc_by_chrom": "AUPRC by chromosome",
 }  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def shortened(name: str, most: int = 28) -> str:
 
 def forest(
     title: str, panels: Mapping[str, Sequence[tuple[str, float, float, float]]], xlabel: str, *,
-    reference: float, highlighted: Collection[str],
+    reference: float | None, highlighted: Collection[str],
 ) -> str:  # fmt: skip
     """Return values with their intervals as SVG: a panel for each key, a row for each (name, value, low, high).
 
@@ -138,7 +138,8 @@ def forest(
                 ends = [[max(value - low, 0)], [max(high - value, 0)]] if math.isfinite(low + high) else None
                 axes.errorbar(value, place, xerr=ends, fmt="o", color=colour, markersize=4, linewidth=1.4)
         list_rows(axes, [shortened(label) for label, *_ in rows])
-        axes.axvline(reference, color=INK, linestyle="--", linewidth=1)
+        if reference is not None:
+            axes.axvline(reference, color=INK, linestyle="--", linewidth=1)
         if name:
             axes.set_title(name, loc="left", fontsize=10)
     axes_P[-1, 0].set_xlabel(xlabel)

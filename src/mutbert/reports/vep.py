@@ -26,7 +26,7 @@ Record = Mapping[str, Any]
 RESULT: Final = "vep.json"
 SCORES: Final = "scores.parquet"
 REPORT: Final = "report.html"
-_CHANCE: Final = {"auroc": 0.5, "spearman": 0.0}
+_CHANCE: Final = {"auroc": 0.5, "auroc_by_chrom": 0.5, "spearman": 0.0}
 _CLASSES_DRAWN: Final = 6
 
 
@@ -48,10 +48,16 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
     first, metric = result["parts"][0], result["metrics"][0]
     whole = [part for part in result["parts"] if part["name"] == first["name"]]
     others = [part for part in result["parts"] if part["name"] != first["name"]]
+    paper = {f"{row['name']} {row['score']}": row for row in result.get("suite", {}).get("paper", ())}
     for part in whole:
         part["title"] = METRIC_NAMES[metric] + f": {part['target']} against all others" * several
-        xlabel = f"{METRIC_NAMES[metric]} (chance: {_CHANCE[metric]:g})"
-        part["figure"] = _forest(metric, part["title"], {"": part["rows"]}, xlabel) if part["rows"] else ""
+        # That of an area under a precision-recall curve is the share of positives.
+        chance = _CHANCE.get(metric, (part["compared_positives"] or 0) / max(part["compared"], 1))
+        xlabel = f"{METRIC_NAMES[metric]} (chance: {chance:.2g})"
+        part["figure"] = _forest(metric, part["title"], {"": part["rows"]}, xlabel, chance) if part["rows"] else ""
+        part["paper"] = [row for name, row in paper.items() if name not in {row["predictor"] for row in part["rows"]}]
+        for row in part["rows"] if paper else ():
+            row["published"] = paper.get(row["predictor"], {}).get("value")
     write_page(
         folder / REPORT, f"Variant effects: {result['name']}", notes=result["notes"], force=force,
         template="vep.html.j2", result=result, whole=whole, others=others, metric_names=METRIC_NAMES,
@@ -61,14 +67,14 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
     return folder / REPORT
 
 
-def _forest(metric: str, title: str, panels: Mapping[str, Sequence[Record]], xlabel: str) -> str:
+def _forest(metric: str, title: str, panels: Mapping[str, Sequence[Record]], xlabel: str, chance: float | None) -> str:
     """Return a metric of rows with its intervals as SVG; models have another colour than baselines."""
     values = {
         name: [(row["predictor"], *(known(row)[metric + end] for end in ("", "_low", "_high"))) for row in rows]
         for name, rows in panels.items()
     }
     models = {row["predictor"] for rows in panels.values() for row in rows if row["model"]}
-    return plots.forest(title, values, xlabel, reference=_CHANCE[metric], highlighted=models)
+    return plots.forest(title, values, xlabel, reference=chance, highlighted=models)
 
 
 def _curves(result: Record, part: Record, variants: pl.DataFrame) -> list[str]:
@@ -112,7 +118,7 @@ def _by_part(result: Record, parts: Sequence[Record]) -> list[str]:
         own = [part for part in parts if part["target"] == target and part["rows"]]
         panels = {f"{part['name']} ({part['compared']:,})": [*part["firsts"], *part["best"]] for part in own}
         title = f"{METRIC_NAMES[metric]} by part" + f": {target}" * (result["problem"] == "multiclass")
-        figures.append(_forest(metric, title, panels, title))
+        figures.append(_forest(metric, title, panels, title, _CHANCE.get(metric)))
     return figures
 
 

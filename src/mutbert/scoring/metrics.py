@@ -21,6 +21,7 @@ WeightedMetric = Callable[[Float64], Float64]  # of weights (R, N), whole number
 
 COUNTED: Final = ("mcc", "accuracy", "f1", "precision", "recall")  # of hard predictions
 RANKED: Final = ("auroc", "auprc", "spearman")  # of the order of the scores alone
+BY_CHROM: Final = "_by_chrom"  # after a binary metric: its mean over chromosomes, as of `by_block`
 LOWER_IS_BETTER: Final = frozenset({"mse"})
 
 _ENTRIES_AT_ONCE: Final = 2**20
@@ -201,6 +202,22 @@ def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Float6
         return value_RK.mean(axis=1)  # type: ignore[no-any-return]
 
     return SumMetric(kind_NM, value)
+
+
+def by_block(metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike, block_N: Int64) -> SumMetric:
+    """Return the mean of a binary metric over blocks, each weighted by its positives; the rows of one weigh the same.
+
+    A block of one class, in which the metric is not defined, does not count.
+    """
+    label_N, score_N = _checked("binary", labels, scores)
+    value_N, hit_N = np.zeros_like(score_N), np.zeros_like(score_N)
+    for block in np.unique(block_N):
+        own_N = block_N == block
+        if label_N[own_N].min() < label_N[own_N].max():
+            value_N[own_N] = evaluate("binary", label_N[own_N], score_N[own_N], [metric])[metric]
+            hit_N[own_N] = label_N[own_N]
+    sums_N2 = np.stack([hit_N * value_N, hit_N], axis=1)
+    return SumMetric(sums_N2, lambda sum_R2: _ratio(sum_R2[:, 0], sum_R2[:, 1], otherwise=np.nan))
 
 
 def _area(metric: str, actual_N: Bool, score_N: Float64) -> WeightedMetric:

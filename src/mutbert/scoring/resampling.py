@@ -16,13 +16,14 @@ from scipy.stats import rankdata
 
 from mutbert.arrays import Float64
 from mutbert.errors import InputError
-from mutbert.scoring.metrics import COUNTED, RANKED, SumMetric, WeightedMetric, weighted_metric, weighted_sums
+from mutbert.scoring.metrics import COUNTED, RANKED, SumMetric, WeightedMetric, by_block, weighted_metric, weighted_sums
 
 INTERVAL_METHOD: Final = (
     "percentile bootstrap (Efron & Tibshirani 1993): test rows drawn with replacement, the same for all seeds of a "
     "model; seeds drawn with replacement too where there are several; rows drawn independently in each task of an "
     "average; resamples in which the metric is not defined are left aside"
 )
+BLOCK_METHOD: Final = "; for a mean over chromosomes, whole chromosomes are drawn and swapped in place of rows"
 
 # A metric holds about ten arrays of as many entries as its weights have, at 8 bytes each.
 _ENTRIES_AT_ONCE: Final = 2**20
@@ -31,14 +32,38 @@ _ROUNDING: Final = 1e-10
 
 
 class TaskScores:
-    """A metric of a model's seeds on a task, prepared once for any number of intervals and comparisons."""
+    """A metric of a model's seeds on a task, prepared once for any number of intervals and comparisons.
 
-    def __init__(self, problem: str, metric: str, labels: npt.ArrayLike, by_seed: Sequence[npt.ArrayLike]) -> None:
+    With `blocks`, the number of each row's block, it is the mean over blocks of `by_block`, and whole blocks are drawn.
+    """
+
+    def __init__(
+        self, problem: str, metric: str, labels: npt.ArrayLike, by_seed: Sequence[npt.ArrayLike],
+        blocks: npt.ArrayLike | None = None,
+    ) -> None:  # fmt: skip
         self.problem, self.metric, self.labels = problem, metric, np.asarray(labels)
         self.by_seed = [np.asarray(scores, dtype=np.float64) for scores in by_seed]
-        self._metrics = [weighted_metric(problem, metric, labels, scores) for scores in self.by_seed]
+        self.blocks = None if blocks is None else np.unique(blocks, return_inverse=True)[1]
+        self._metrics = [self.weighted(scores) for scores in self.by_seed]
         # By what it depends on: the metric of each draw of rows and each seed (R, S), and the generator's state then.
         self._draws: dict[tuple[int, int, int], tuple[Float64, Any]] = {}
+
+    @property
+    def units(self) -> int:
+        """How many rows, or blocks of rows, are drawn."""
+        return len(self.labels) if self.blocks is None else int(self.blocks.max()) + 1
+
+    def weighted(self, *models: npt.ArrayLike) -> WeightedMetric:
+        """Return the metric of a model's scores, or of several models', whose rows follow each other."""
+        labels, scores = np.concatenate([self.labels] * len(models)), np.concatenate(models)
+        if self.blocks is None:
+            return weighted_metric(self.problem, self.metric, labels, scores)
+        numbers = [self.blocks + number * self.units for number in range(len(models))]
+        return by_block(self.metric, labels, scores, np.concatenate(numbers))
+
+    def of_rows(self, drawn_RU: npt.NDArray[Any]) -> Float64:
+        """Return what was drawn for each unit as that of each row."""
+        return drawn_RU.astype(np.float64)[:, slice(None) if self.blocks is None else self.blocks]
 
     @cached_property
     def value(self) -> float:
@@ -84,14 +109,14 @@ def difference(
         a_draw_R, b_draw_R = _bootstrap([one, other], seed, task, resamples)
         draws.append(a_draw_R - b_draw_R)
         # The first model's rows followed by the second's, for each pair of seeds.
-        rows, stacked = len(one.labels), np.concatenate([one.labels] * 2)
+        rows = len(one.labels)
         seeds = zip(range(max(len(one.by_seed), len(other.by_seed))), cycle(one.swappable), cycle(other.swappable))
-        pairs = [weighted_metric(one.problem, one.metric, stacked, np.concatenate(both)) for _, *both in seeds]
+        pairs = [one.weighted(*both) for _, *both in seeds]
         observed.append(_swapped(pairs, np.zeros((1, rows)))[0])
         # From a stream of its own, so that the p-value does not depend on what was drawn for the interval.
         rng = _generator(seed, task).spawn(1)[0]
-        swaps = (rng.integers(0, 2, (count, rows), dtype=np.uint8) for count in _chunks(2 * rows, permutations))
-        permuted.append(np.concatenate([_swapped(pairs, swap_RN.astype(np.float64)) for swap_RN in swaps]))
+        swaps = (rng.integers(0, 2, (count, one.units), dtype=np.uint8) for count in _chunks(2 * rows, permutations))
+        permuted.append(np.concatenate([_swapped(pairs, one.of_rows(swap_RU)) for swap_RU in swaps]))
         # All metrics but the squared error are at most 1 in size.
         rounding += _ROUNDING * (one.value + other.value if one.metric == "mse" else 1) / len(a)
     p_value, found = np.nan, float(np.mean(observed))
@@ -105,6 +130,7 @@ def difference(
     method = (
         f"interval: paired {INTERVAL_METHOD}; p-value: two-sided paired permutation test, {swapped} of the two models "
         f"swapped row by row{' in all tasks at once' * (len(a) > 1)}, the same rows in all seeds"
+        f"{BLOCK_METHOD * any(one.blocks is not None for one in a)}"
     )
     return {"difference": value, **_percentiles(np.mean(draws, axis=0)), "p_value": p_value, "method": method}
 
@@ -133,12 +159,12 @@ def _chunks(rows: int, resamples: int) -> Iterator[int]:
 
 def _bootstrap(models: Sequence[TaskScores], seed: int, task: int, resamples: int) -> list[Float64]:
     """Return each model's mean over drawn seeds (R,) under each draw of rows, which is the same for all models."""
-    key, rng, rows = (seed, task, resamples), _generator(seed, task), len(models[0].labels)
+    key, rng, units = (seed, task, resamples), _generator(seed, task), models[0].units
     missing = {model: list[Any]() for model in models if key not in model._draws}
-    for count in _chunks(rows, resamples) if missing else ():
+    for count in _chunks(len(models[0].labels), resamples) if missing else ():
         # Places in the flat weights, so that one count is enough for all resamples.
-        drawn_RN = rng.integers(0, rows, (count, rows)) + np.arange(count)[:, None] * rows
-        weight_RN = np.bincount(drawn_RN.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
+        drawn_RU = rng.integers(0, units, (count, units)) + np.arange(count)[:, None] * units
+        weight_RN = models[0].of_rows(np.bincount(drawn_RU.ravel(), minlength=count * units).reshape(count, units))
         for model, parts in missing.items():
             parts.append(np.stack([metric(weight_RN) for metric in model._metrics], axis=1))
     for model, parts in missing.items():

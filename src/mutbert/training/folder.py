@@ -24,6 +24,7 @@ from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.run_folder import CHECKPOINTS, HISTORY, METRICS, MODEL, PROVENANCE, RECIPE, REPORT, RUN_FILES, WRITING
 from mutbert.settings import Settings, read_settings
+from mutbert.tables import notebook_html
 
 FILES: Final = "files.json"  # in a checkpoint: the size in bytes of every other file, by its path
 # How a step is divided and what is kept may differ when a run is resumed; what a step is may not.
@@ -46,6 +47,10 @@ class RunResult:
     metrics: dict[str, Any] = field(repr=False)  # the content of ``metrics.json``
     history: list[dict[str, float]] = field(repr=False)  # the content of ``history.json``
     report: Path | None  # the HTML page; None without matplotlib
+
+    def _repr_html_(self) -> str:
+        shown = self.metrics.get("metrics") or self.metrics.get("cross_entropy") or {}
+        return notebook_html(repr(self), [{"": name, **values} for name, values in shown.items()])
 
 
 def folder_of(output: str | Path, *, resume: bool, force: bool) -> Path:

@@ -48,7 +48,6 @@ GROUPS: Final = (
 """Kinds of targets: all, variant ones, the others, and variant ones by the frequency of what is not the reference."""
 CALIBRATED: Final = ("all targets", "variant targets")
 FLOOR: Final = "entropy floor"  # name of predicting the target itself
-_SHARDED: Final = "optimizer muon needs whole matrices; use adamw, or train without sharding"
 _BINS: Final = 10
 _ORDER: Final = 5  # bases before a position that the Markov chain reads
 _CONTEXTS: Final = 4**_ORDER
@@ -135,8 +134,6 @@ def _trainer(
     if recipe.windows_a_step is not None and "gradient_accumulation_steps" in given:
         raise InputError("training.gradient_accumulation_steps follows from windows_a_step; set one of the two")
     if given.get("fsdp"):
-        if recipe.optimizer == "muon":
-            raise InputError(f"training.fsdp: {_SHARDED}")
         # A checkpoint of whole tensors is read without pickle, and by another number of processes too.
         sharding = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT"}
         given["fsdp_config"] = sharding | (given.get("fsdp_config") or {})
@@ -200,7 +197,7 @@ class PretrainTrainer(trainers.RunTrainer):
         optimizer = super().create_optimizer(*args, **kwargs)
         if created and self._muon:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise ValueError(_SHARDED)
+                raise ValueError("optimizer muon needs whole matrices; use adamw, or train without sharding")
             matrices = [weight for weight in self.model.bert.encoder.parameters() if weight.ndim == 2]
             rate, decay = self._muon * self.args.learning_rate, self.args.weight_decay
             self.optimizer = optimizer = MuonWith(matrices, optimizer, lr=rate, weight_decay=decay)
@@ -247,8 +244,7 @@ def _publish(trainer: PretrainTrainer, run: Run, genomes: Sequence[Probabilistic
 
 def _facts(trainer: PretrainTrainer, recipe: PretrainRecipe) -> dict[str, str]:
     """Return what a report says of a run, in words."""
-    arguments, state, length = trainer.args, trainer.state, recipe.window_length
-    windows = recipe.windows_a_step or 0
+    arguments, state, length, windows = trainer.args, trainer.state, recipe.window_length, recipe.windows_a_step or 0
     parameters = sum(parameter.numel() for parameter in trainer.accelerator.unwrap_model(trainer.model).parameters())
     precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32"
     return {

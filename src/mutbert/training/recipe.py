@@ -80,6 +80,8 @@ class PretrainRecipe(Settings):
         if self.masking.policy == "spans" and self.masking.span_length > self.window_length:
             spans = f"masking.span_length is {self.masking.span_length}"
             raise ValueError(f"{spans}, longer than a window of {self.window_length}")
+        if self.optimizer == "muon" and self.training.get("fsdp"):
+            raise ValueError("optimizer muon needs whole matrices; use adamw, or train without sharding")
         evaluated, last = self.evaluation.masking, self.masking.at(1)
         for name, masking in (("masking.", self.masking), ("masking.final_", last), ("evaluation.", evaluated)):
             if masking.targets(self.window_length) < 1:

@@ -47,7 +47,8 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
             self.get_train_dataloader(), self.get_eval_dataloader()
         except Exception as error:  # of the library, of torch or of an optimizer's package
             raise InputError(f"training: {one_line(error)}") from None
-        self.optimizer = self.lr_scheduler = None
+        self.optimizer: Any = None
+        self.lr_scheduler = None
         self.control: Any
         self.folder = folder
         args.output_dir = str(folder / WRITING)

@@ -86,6 +86,7 @@ const drawVarying = (sharesOf, colours) => drawing(({context, height, region, bp
   for (let row = firstAtLeast(region.position, first); region.position[row] < last; row++) {
     let y = height;
     sharesOf(region, row).forEach((share, at) => {
+      if (!share) return;
       context.fillStyle = colours[at];
       context.fillRect(x(region.position[row]), y -= share / range.max * height, Math.max(1, 1 / bpPerPixel), share / range.max * height);
     });
@@ -226,7 +227,9 @@ $("logo").onchange = () => igvBrowser.trackViews.filter((view) => /logo$/.test(v
 if (variants) fillTable();
 
 function fillTable() {
-  const values = {Position: variants.position, ID: variants.ID, Ref: variants.ref, Alt: variants.alt, ...variants.scores, Reason: variants.why};
+  const every = {Position: variants.position, ID: variants.ID, Ref: variants.ref, Alt: variants.alt, ...variants.scores, Reason: variants.why.map((one) => one.replaceAll("_", " "))};
+  // Without columns in which there is nothing.
+  const values = Object.fromEntries(Object.entries(every).filter(([, column]) => !Array.isArray(column) || column.some((one) => one && one !== ".")));
   const texts = Array.from(variants.ref, (ref, index) => `${placeOf(index)} ${variants.ID[index]} ${ref}>${variants.alt[index]} ${variants.why[index]}`.toLowerCase());
   let order = [], first = 0, sorted = "Position", sign = 1;
   const matches = (word) => {
@@ -255,8 +258,7 @@ function fillTable() {
   function show() {
     $("rows").replaceChildren(...order.slice(first, first + ROWS).map((at) => make("tr", {className: at === selected ? "marked" : ""},
       make("td", {}, make("button", {type: "button", textContent: placeOf(at), onclick: () => go(at)})),
-      ...["ID", "ref", "alt"].map((name) => cell(variants[name][at], "text")), ...variants.columns.map((name) => cell(fixed(variants.scores[name][at]))),
-      cell(variants.why[at].replaceAll("_", " "), "text"))));
+      ...Object.values(values).slice(1).map((column) => Array.isArray(column) ? cell(column[at], "text") : cell(fixed(column[at]))))));
     if (!order.length) $("rows").append(make("tr", {}, make("td", {className: "empty", colSpan: 99}, variants.count ? "No variant matches." : "The VCF has no variant here.")));
     $("page").textContent = order.length ? `${number(first + 1)}–${number(Math.min(first + ROWS, order.length))} of ${number(order.length)}` : "none";
     $("previous").disabled = first === 0;
