@@ -139,7 +139,7 @@ def report(curves: pl.DataFrame, arguments: argparse.Namespace) -> None:
         for axis, key, label in zip(axes, ("step", "processor"), ("steps", "seconds of one core"), strict=True):
             for number, ((name,), group) in enumerate(mean.group_by("name", maintain_order=True)):
                 look: Any = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number // len(COLOURS)]}
-                axis.plot(group[key], group["loss"], label=name, **look)
+                axis.plot(group[key], group["loss"], label=name, linewidth=2.5 if number < 2 else 1.2, **look)
             axis.axhline(aims["aim"].mean(), color="grey", linewidth=0.8)
             axis.set(xlabel=label, ylabel="held-out loss (nats per target)", ylim=(None, 1.39))
         axes[0].legend(fontsize=8, ncols=2)
