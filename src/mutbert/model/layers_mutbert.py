@@ -70,7 +70,7 @@ def attend_with_dropout(
     return (module.dropout(weight_BHLL) @ value).transpose(1, 2), weight_BHLL
 
 
-class MutBertNorm(nn.RMSNorm):
+class MutBertRMSNorm(nn.RMSNorm):
     """torch's RMSNorm, as precise under autocast as without it."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class MutBertNorm(nn.RMSNorm):
 
 def _norm(config: MutBertConfig, size: int) -> nn.Module:
     """Return the norm of pre-norm layers, which others do without."""
-    return MutBertNorm(size, eps=config.layer_norm_eps) if config.pre_norm else nn.Identity()
+    return MutBertRMSNorm(size, eps=config.layer_norm_eps) if config.pre_norm else nn.Identity()
 
 
 class MutBertSelfAttention(nn.Module):
