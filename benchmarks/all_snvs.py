@@ -31,7 +31,7 @@ def main() -> None:
         folder, bases = Path(name), arguments.bases
         make_inputs(folder, max([bases, *arguments.memory]) // SPACING)
         run = [sys.executable, "-m", "mutbert", "score", "--model", folder / "model", "--genome", folder / "x.genome",
-               "--strands", "forward", "--batch-size", "512", "--force", "-o"]  # fmt: skip
+               "--strands", "forward", "--batch-size", "128", "--force", "-o"]  # fmt: skip
         text = alphabet.decode(np.load(folder / "codes.npy"))
         snvs = ((at, ref, alt) for at, ref in enumerate(text[:bases], 1) for alt in letters if alt != ref)
         with (folder / "in.vcf").open("w", encoding="ascii") as file:

@@ -30,6 +30,7 @@ def test_the_python_of_the_readme_runs(demo, read_page, run_samples, monkeypatch
     monkeypatch.chdir(demo.parent)
     found, _ = run_samples(read_page("README.md"), ["python"])
     assert (found["frequencies"].shape, found["vectors"].shape) == ((510, 4), (2, found["model"].config.hidden_size))
+    assert found["logits"].shape == (1, 10, 9)
     assert np.isfinite(found["scores"]["LLR"].to_list()).all()
 
 
@@ -75,11 +76,11 @@ def test_the_commands_of_the_readme_run(folder, model_folders, peer_folders, rea
     # A folder with a model's name takes precedence over the Hub's repository.
     shutil.copytree(model_folders["mutbert"], "mutbert")
     shutil.copytree(peer_folders["dnabert2"], "dnabert2")
-    with gzip.open("variants.vcf.gz", "rt") as some, gzip.open("clinvar.vcf.gz", "wt") as labelled:
-        for at, line in enumerate(some):
-            if line.startswith("#CHROM"):
-                labelled.write('##INFO=<ID=CLNSIG,Number=.,Type=String,Description="">\n')
-            labelled.write(re.sub(r"\t\S*AF=\S+", f"\tCLNSIG={('Pathogenic', 'Benign')[at % 2]}", line))
+    with gzip.open("variants.vcf.gz", "rt") as some:
+        rows = [line.split("\t") for line in some if not line.startswith("#")]
+    table = [[row[0], row[1], row[3], row[4], str(at % 2)] for at, row in enumerate(rows)]
+    text = "\n".join("\t".join(row) for row in [["chrom", "pos", "ref", "alt", "label"], *table])
+    Path("labelled.tsv").write_text(text)
     _, commands = run_samples(read_page("README.md"), ["bash"], change)
     assert [words[0] for words in commands] == ["genome", "score", "genome", "pretrain", "score", "bench", "bench"]
     for name in ("scored.vcf.gz", "own.vcf.gz", "vep/report.html", "results/tfbs/0/dnabert2-full/corrected-1.json"):
