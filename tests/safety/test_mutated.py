@@ -165,7 +165,7 @@ def folder(inputs, peer_folders, tmp_path_factory, run):
     return folder
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(500, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("examples", [40, pytest.param(500, marks=pytest.mark.nightly)])
 def test_a_file_that_lies_is_read_or_is_one_line(examples, folder, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
