@@ -232,7 +232,8 @@ def _explained(run: Path) -> Iterator[None]:
         yield
     except Exception as error:
         said, own = one_line(error, 160), isinstance(error, RuntimeError | OSError | SafetensorError)
-        if is_out_of_memory(error):
+        # A loading process that the system kills while it hands a batch over closes its connection.
+        if is_out_of_memory(error) or isinstance(error, ConnectionError):
             batch = "dataloader_num_workers, training.per_device_train_batch_size or finetune.micro_batch_size"
             what = f"out of memory ({said}); lower {batch} (the result stays the same)"
         elif getattr(error, "errno", None) in _FULL or (own and any(text in str(error) for text in _NOT_WRITTEN)):
